@@ -310,6 +310,18 @@ def leaves(x: Any) -> Iterator[Any]:
         yield x
 
 
+def mapped(x: Any, change: Callable[[Any], Any]) -> Any:
+    """Return `x` with `change(each)` for each thing in its tuples, lists and dictionaries."""
+    kind = type(x)
+    if kind is tuple or kind is list:
+        return kind([mapped(each, change) for each in x])
+    if kind is dict:
+        return {key: mapped(each, change) for key, each in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return kind(*[mapped(each, change) for each in x])
+    return change(x)
+
+
 def refs(x: Any) -> list[int]:
     """Return the values that an argument refers to."""
     return [each.number for each in leaves(x) if isinstance(each, Ref)]

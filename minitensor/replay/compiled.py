@@ -25,7 +25,7 @@ from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..recording import leaves, refs
 from .chains import fuse_chains
-from .graph import Call, Graph, aliased, of_recording
+from .graph import Call, Graph, aliased
 from .guards import Guards
 from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, ready
 from .record import CallRecording
@@ -162,8 +162,7 @@ class Compiled:
             try:
                 outputs: list[Any] = []
                 entry.form = form(result, outputs)
-                numbers = [recording.output(t) for t in outputs]
-                entry.graph = of_recording(recording, numbers)
+                entry.graph = recording.graph(outputs)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
                 guards.numbers(entry.graph.read)
@@ -196,7 +195,6 @@ class Compiled:
         changed = guards.changed()
         if changed:
             return f"{_CHANGES} {changed}"
-        guards.numbers(recording.read)
         return ""
 
     def _tell(self, reason: str) -> None:
@@ -290,12 +288,13 @@ class Plan:
         found = [made[n] for n in self.graph.outputs]
         node = self._attach(found, tensors, arrays, keys) if self.differentiates else Node()
         for observer in state.observers:
-            observer.ran(node, tensors, {}, found)
+            if observer.sees_whole:
+                observer.ran(node, tensors, {}, found)
         for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
             target = tensors[self.sources.index(n)]
             target._array[...] = out._array
             target._bump()
-        return formed(self.form, iter(found))
+        return formed(self.form, found)
 
     def _explain(self) -> None:
         if self.explains:
@@ -329,8 +328,9 @@ class Plan:
             self.inner.append(leaf)
             if number >= count and leaf._array.nbytes:
                 trace.keep(leaf._array)
-        with Mode(grad=state.grad, observers=()), trace:
-            outs = self.graph.run(begin, keys, lambda on: setattr(state, "grad", on))
+        others = tuple([o for o in state.observers if not o.sees_whole])
+        with Mode(observers=others), trace:
+            outs = self.graph.run(begin, keys)
         self._made = [
             None if n in self.sources else out
             for n, out in zip(self.graph.outputs, outs, strict=True)
@@ -496,7 +496,7 @@ class Plan:
         with Mode(grad=True):
             inner = [aliased(t, recorded) for t in node.tensors]
             tensors = dict(zip(self.sources, inner, strict=True))
-            outs = self.graph.run(tensors, node.keys, lambda on: setattr(state, "grad", on))
+            outs = self.graph.run(tensors, node.keys)
         roots = [(edge_for(o), g) for o, g in zip(outs, grads, strict=True) if g is not None]
         wanted = {edge_for(t): n for n, t in enumerate(inner) if t.requires_grad}
         with Mode(grad=recorded):

@@ -239,10 +239,12 @@ class Guards:
                 if (id(names), name) not in self._seen:
                     self._seen[id(names), name] = names
                     self._read(self._items, names, name, name, 0)
-                if isinstance(value, ModuleType) and not _is_foreign(vars(value).get("__file__")):
-                    if (code, id(value)) not in self._seen:
-                        self._seen[code, id(value)] = value
-                        self._globals(code, vars(value))
+                users = isinstance(value, ModuleType) and not _is_foreign(
+                    vars(value).get("__file__")
+                )
+                if users and (code, id(value)) not in self._seen:
+                    self._seen[code, id(value)] = value
+                    self._globals(code, vars(value))
 
     def settle(self) -> None:
         """Watch the attributes that code names which was reached after their object."""

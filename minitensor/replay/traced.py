@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..autograd.grad_mode import Mode
-from ..core import Tensor, state
+from ..core import Tensor
 from ..errors import running
 from ..graph.model import Graph, Node
 from ..graph.program import Program
@@ -75,16 +74,14 @@ class Rewritten(Program):
         keys = [default_generator.key() for _ in range(graph.keys)]
         outside = running.modules
         try:
-            with Mode(grad=state.grad):
-                for call in graph.calls:
-                    running.modules = (*outside, *call.modules)
-                    one = Calls(graph.values, [call], [], list(call.outs))
-                    needed = {n: env[n] for n in call.reads}
-                    made = one.run(needed, keys, lambda on: setattr(state, "grad", on))
-                    env.update(zip(call.outs, made, strict=True))
+            for call in graph.calls:
+                running.modules = (*outside, *call.modules)
+                one = Calls(graph.values, [call], [], list(call.outs))
+                made = one.run({n: env[n] for n in call.reads}, keys)
+                env.update(zip(call.outs, made, strict=True))
         finally:
             running.modules = outside
-        return formed(self.entry.form, (env[n] for n in graph.outputs))
+        return formed(self.entry.form, [env[n] for n in graph.outputs])
 
     def tell(self, graph: Graph, plain: Graph) -> None:
         """Give the ops of a trace their rules and lines, and tensors their names in `plain`.

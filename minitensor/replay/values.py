@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..core import Tensor
-from ..recording import Ref
+from ..recording import Ref, mapped
 from .plan import NotReplayable
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
@@ -39,28 +40,18 @@ def shared(tensors: list[Tensor]) -> Any:
 
 def form(x: Any, tensors: list[Tensor]) -> Any:
     """Return a result with a Ref for each tensor, which are collected."""
-    if isinstance(x, Tensor):
-        tensors.append(x)
-        return Ref(len(tensors) - 1)
-    if type(x) in (tuple, list):
-        return type(x)([form(each, tensors) for each in x])
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*[form(each, tensors) for each in x])
-    if type(x) is dict:
-        return {key: form(each, tensors) for key, each in x.items()}
-    if isinstance(x, _PLAIN):
+
+    def formed(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            tensors.append(x)
+            return Ref(len(tensors) - 1)
+        if not isinstance(x, _PLAIN):
+            raise NotReplayable(f"it returns a {type(x).__name__}, which may hold anything")
         return x
-    raise NotReplayable(f"it returns a {type(x).__name__}, which may hold anything")
+
+    return mapped(x, formed)
 
 
-def formed(form: Any, tensors: Any) -> Any:
-    """Return a result of this form, with the tensors that an iterator yields."""
-    if isinstance(form, Ref):
-        return next(tensors)
-    if type(form) in (tuple, list):
-        return type(form)([formed(each, tensors) for each in form])
-    if isinstance(form, tuple):
-        return type(form)(*[formed(each, tensors) for each in form])
-    if type(form) is dict:
-        return {key: formed(each, tensors) for key, each in form.items()}
-    return form
+def formed(form: Any, tensors: Sequence[Tensor]) -> Any:
+    """Return a result of this form, with these tensors."""
+    return mapped(form, lambda x: tensors[x.number] if isinstance(x, Ref) else x)
