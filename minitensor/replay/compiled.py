@@ -27,7 +27,7 @@ from ..recording import leaves, refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased
 from .guards import Guards
-from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
@@ -269,24 +269,26 @@ class Plan:
             tensors = [*inputs, *(self.graph.tensors[n] for n in self.leaves)]
             arrays = [_contiguous(t._array) for t in inputs]
             if self.forward is None or (self._asked and self.backward is None):
-                outs = self._make(arrays, tensors, keys)
+                moved = self._make(arrays, tensors, keys)
                 self._asked = False
             else:
                 self._made, self.inner = [], []  # nobody asked for the gradients of the last call
-                outs = self._replay(arrays, keys)
+                moved = self.forward.run(arrays, keys)
         except BaseException:
             if before is not None:
                 generator.set_state(before)
             raise
+        assert self.forward is not None
+        outs = self.forward.results(moved)
         made: dict[int, Tensor] = {}
         boxes: dict[int, Any] = {}  # tensors that share memory count its changes together
-        for n, out, place in zip(self.graph.outputs, outs, self._outs, strict=True):
+        for n, out, place in zip(self.graph.outputs, outs, self.forward.places, strict=True):
             if n not in made:
                 made[n] = tensors[self.sources.index(n)] if out is None else wrap(out)
                 if isinstance(place, Place):
                     made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
         found = [made[n] for n in self.graph.outputs]
-        node = self._attach(found, tensors, arrays, keys) if self.differentiates else Node()
+        node = self._attach(found, tensors, moved, keys) if self.differentiates else Node()
         for observer in state.observers:
             if observer.sees_whole:
                 observer.ran(node, tensors, {}, found)
@@ -306,12 +308,12 @@ class Plan:
 
     def _make(
         self, arrays: Sequence[np.ndarray], tensors: Sequence[Tensor], keys: Sequence[int]
-    ) -> list[Any]:
-        """Run the ops, and keep what they do as a program."""
+    ) -> list[np.ndarray]:
+        """Run the ops, and keep what they do as a program; return the memory that moves."""
         self.made_for = ready()
         self.forward = self.backward = None
-        trace = self.trace = Trace(self.arena, keys)
         count = len(arrays)
+        trace = self.trace = Trace(self.arena, keys, count)
         for number, array in enumerate(arrays):
             if array.nbytes:
                 trace.keep(array, owner=number)
@@ -335,10 +337,9 @@ class Plan:
             None if n in self.sources else out
             for n, out in zip(self.graph.outputs, outs, strict=True)
         ]
-        self._inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
+        inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
-        self._moved, self._outs = self._movable(found)
-        self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
+        self.forward = Pass(trace, inputs, found)
         if ready() != self.made_for:  # a workspace grew: what was noted first is out of date
             self.made_for = ()
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
@@ -350,39 +351,11 @@ class Plan:
         if not self.differentiates:
             self._made, self.inner = [], []
             self._explain()
-        self._given = [m.owner[m.owner.start :][: m.size].copy() for m in self._moved]
-        return [_output(place, self._given) for place in self._outs]
+        new = [m.owner[m.owner.start :][: m.size].copy() for m in self.forward.movable[count:]]
+        return [*arrays, *new]
 
     differentiates = _asked = False  # does it record; did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
-
-    def _movable(self, arrays: Sequence[Any]) -> tuple[list[Movable], list[Any]]:
-        """Return the buffers that results lie in, and for each result its place, or a copy's."""
-        moved: dict[int, Movable] = {}
-        places: list[Any] = []
-        for a in arrays:
-            found = None if a is None or not a.nbytes else self.trace.memory.find(_range(a)[0])
-            if a is None:
-                places.append(None)
-            elif found is None and a.nbytes:
-                raise NotReplayable("it returns numbers made outside of the ops")
-            elif found is None or not hasattr(found[0], "lent"):
-                if found is None or not isinstance(found[0], int):
-                    places.append(a)  # small, and always at the same address
-                elif found[0] < len(self.graph.inputs):
-                    raise NotReplayable("it returns a view of an argument")
-                else:  # a gradient that is one of those that came in
-                    at = found[0] + len(self._moved)
-                    places.append(Place((at,), found[1], a.shape, a.strides, a.dtype, 0))
-            else:
-                buffer = found[0]
-                if id(buffer) not in moved:
-                    start = buffer.ctypes.data + buffer.start
-                    moved[id(buffer)] = Movable(start, buffer.count, buffer.lent, buffer)
-                number = list(moved).index(id(buffer))
-                offset = a.ctypes.data - moved[id(buffer)].start
-                places.append(Place(number, offset, a.shape, a.strides, a.dtype, 0))
-        return list(moved.values()), places
 
     def _saved_sources(self) -> set[int]:
         """Return the numbers of the inputs and leaves that a backward rule needs."""
@@ -400,13 +373,6 @@ class Plan:
                     seen.add(edge[0])
                     stack.append(edge[0])
         return saved
-
-    def _replay(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> list[Any]:
-        """Run the program; return the outputs, each in memory of its own."""
-        assert self.forward is not None
-        self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
-        self.forward.run([*arrays, *self._given], keys)
-        return [_output(place, self._given) for place in self._outs]
 
     # Backward
 
@@ -441,27 +407,20 @@ class Plan:
             if self.backward is None:
                 self._asked = not self._made
                 return None if self._asked else self._make_backward(which, [a for _, a in given])
-            return self._replay_backward(which, [a for _, a in given], node)
+            if which != self._which:  # gradients of other outputs
+                return None
+            arrays = [*node.arrays, *(a for _, a in given)]
+            return self.backward.results(self.backward.run(arrays, node.keys))
         except NotReplayable as error:
             self.broken = str(error)
             return None
-
-    def _replay_backward(
-        self, which: tuple[int, ...], given: Sequence[np.ndarray], node: CompiledNode
-    ) -> list[np.ndarray | None] | None:
-        """Run the program, if it is for gradients of these outputs."""
-        if which != self._which or self.backward is None:
-            return None
-        found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
-        arrays = [*node.arrays, *self._given, *given]
-        self.backward.run([*arrays, *found], node.keys)
-        return [_output(place, found, arrays) for place in self._grads]
 
     def _make_backward(
         self, which: tuple[int, ...], given: Sequence[np.ndarray]
     ) -> list[np.ndarray | None]:
         """Run the backward pass, and keep what it does as a program."""
-        trace, count = self.trace, len(self._inputs)
+        assert self.forward is not None
+        trace, count = self.trace, self.trace.inputs
         incoming = []
         for number, array in enumerate(given):
             array = array.copy()
@@ -478,12 +437,9 @@ class Plan:
             found = run_backward(roots, False, wanted)
             del roots
         arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
-        self._moved_back, self._grads = self._movable(arrays)
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
-        self.backward = Pass(
-            trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
-        )
+        self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
         self._made, self.inner = [], []
         if ready() != self.made_for:
             self.made_for = ()
@@ -553,15 +509,6 @@ class CompiledNode(Node):
 def _range(a: np.ndarray) -> tuple[int, int]:
     low, high = np.lib.array_utils.byte_bounds(a)
     return low, high - low
-
-
-def _output(place: Any, given: Sequence[np.ndarray], arrays: Sequence[np.ndarray] = ()) -> Any:
-    """Return the array at a place in the memory given to it, or a copy of one elsewhere."""
-    if isinstance(place, Place):
-        if isinstance(place.owner, tuple):
-            return array_of(arrays[place.owner[0]], place).copy()
-        return array_of(given[place.owner], place)
-    return None if place is None else place.copy()
 
 
 def _contiguous(a: np.ndarray) -> np.ndarray:

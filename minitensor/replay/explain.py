@@ -55,9 +55,10 @@ def plan_explanation(plan: Plan) -> str:
     lines = [f"compile: replayed, forward: {_program(plan.forward)}"]
     if plan.backward is not None:
         lines.append(f"  backward: {_program(plan.backward)}")
-    moved = {"inputs": plan._inputs, "outputs": plan._moved}
+    moved = {"inputs": plan.forward.movable[: plan.forward.coming]}
+    moved["outputs"] = plan.forward.movable[plan.forward.coming :]
     if plan.backward is not None:
-        moved["gradients"] = plan._moved_back
+        moved["gradients"] = plan.backward.movable[plan.backward.coming :]
     sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
     leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
     sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")

@@ -33,6 +33,7 @@ from ..kernels.parallel import address, address_of_bytes, recording
 from ..kernels.precision import rounds
 from ..kernels.program import Program
 from ..kernels.residual import add as _add
+from ..recording import mapped
 
 _NATIVE = {_matmul, _add}  # functions that kernels compute, or say where they do not
 _LOW, _HIGH = 1 << 32, 1 << 47  # where addresses lie, and numbers do not
@@ -119,8 +120,8 @@ class Memory:
 class Trace:
     """Takes the place of `state.quietly` in a `with` block, and notes all that is computed."""
 
-    def __init__(self, arena: memory.Arena, keys: Sequence[int]) -> None:
-        self.arena, self.memory = arena, Memory()
+    def __init__(self, arena: memory.Arena, keys: Sequence[int], inputs: int) -> None:
+        self.arena, self.memory, self.inputs = arena, Memory(), inputs
         self.keys = {key: Key(number) for number, key in enumerate(keys)}
         self.time = 0
         self.events: list[tuple[int, list[Any] | Step]] = []  # kernel calls, or a step
@@ -280,24 +281,22 @@ class Trace:
             if isinstance(x, np.ndarray):
                 self.keep(x)
         step.outs = self.placed(results)
-        step.made = [
-            Place(b, b.start, shape, _strides(shape, np.dtype(dtype)), np.dtype(dtype), self.time)
-            for b, shape, dtype in self.arena.made
-        ]
+        step.made = self.placed(
+            [np.ndarray(shape, dtype, b, b.start) for b, shape, dtype in self.arena.made]
+        )
         return step
 
     def placed(self, x: Any) -> Any:
         """Return a value with a Place for each array, and a Key for each random key."""
+        return mapped(x, self._placed)
+
+    def _placed(self, x: Any) -> Any:
         if isinstance(x, np.ndarray):
             found = self.memory.find(address(x)) if x.nbytes else None
             if found is None:
-                return x.copy() if not x.nbytes else x
-            owner, offset = found
-            return Place(owner, offset, x.shape, x.strides, x.dtype, self.time)
-        if type(x) in (tuple, list):
-            return type(x)([self.placed(each) for each in x])
-        if type(x) is dict:
-            return {name: self.placed(each) for name, each in x.items()}
+                return x if x.nbytes else x.copy()
+            strides = tuple([s if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True)])
+            return Place(*found, x.shape, strides, x.dtype, self.time)
         return self.keys.get(x, x) if type(x) is int else x
 
 
@@ -317,24 +316,37 @@ class Movable:
 class Pass:
     """The events of one pass, forward or backward, ready to run again.
 
-    `native` is the number of kernels that run without Python, `steps` that of the other events.
+    - coming: the memory that it is given; of `movable`, the rest is that of its results.
+    - native: the number of kernels that run without Python; steps: that of the other events.
     """
 
-    def __init__(self, trace: Trace, events: list[Any], movable: Sequence[Movable]) -> None:
-        self._movable = {
-            m.owner if _comes_in(m.owner) else id(m.owner): n for n, m in enumerate(movable)
-        }
-        self._since = [m.since for m in movable]
-        self._kept = [trace.kept, [m.owner for m in movable]]
+    def __init__(self, trace: Trace, coming: Sequence[Movable], results: Sequence[Any]) -> None:
+        self.movable, self.coming = list(coming), len(coming)
+        self._numbers = {_key(m.owner): n for n, m in enumerate(coming)}
+        places = trace.placed(results)
+        for place in places:
+            owner = getattr(place, "owner", None)
+            if isinstance(place, np.ndarray) and place.nbytes:
+                raise NotReplayable("it returns numbers made outside of the ops")
+            if isinstance(owner, int) and owner < trace.inputs:
+                raise NotReplayable("it returns a view of an argument")
+            if hasattr(owner, "lent") and id(owner) not in self._numbers:
+                self._numbers[id(owner)] = len(self.movable)
+                start = owner.ctypes.data + owner.start
+                self.movable.append(Movable(start, owner.count, owner.lent, owner))
+        self.places = self._fixed(places)
+        self._kept = [trace.kept, self.movable]
         self._arena = trace.arena
         self._program = Program()
         self._items: list[Any] = []  # steps, and ranges of kernels
         calls: list[Any] = []
         times: list[int] = []
         count = 0
-        for time, event in events:
+        for time, event in trace.part():
             if isinstance(event, Step):
-                self._items.append(self._fixed(event))
+                self._items.append(event)
+                for name in ("args", "kwargs", "outs", "made", "saved", "sums"):
+                    setattr(event, name, self._fixed(getattr(event, name)))
                 continue
             calls += event
             times += [time] * len(event)
@@ -344,58 +356,68 @@ class Pass:
             self._items.append(range(count, more))
             count = more
         self._program.take(calls, times)
-        for m in movable:
+        for m in self.movable:
             self._program.move(m.start, m.size, m.since)
         for key, slot in trace.keys.items():
             self._program.rekey(slot.number, key)
         self.native = len(self._program)
         self.steps = sum(isinstance(item, Step) for item in self._items)
 
-    def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        """Run, with the movable arrays of this time (contiguous) and its random keys."""
+    def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> list[np.ndarray]:
+        """Run on what comes in this time, contiguous arrays and random keys.
+
+        Return all movable memory: those arrays, and new memory that has the results.
+        """
+        new = [memory.empty((m.size,), np.uint8) for m in self.movable[self.coming :]]
+        arrays = [*arrays, *new]
         self._program.set([address(a) for a in arrays], keys)
         if not self.steps:
             self._program.run()
-            return
-        arrays = [bytes_of(a) for a in arrays]
+            return arrays
+        contents = [bytes_of(a) for a in arrays]
         with self._arena.entered():
             for item in self._items:
                 if type(item) is range:
                     self._program.run(item.start, item.stop)
                 else:
-                    self._do(item, arrays, keys)
+                    self._do(item, contents, keys)
+        return arrays
+
+    def results(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        """Return the results, in the memory that `run` returned; copies of what lies elsewhere."""
+        found: list[np.ndarray | None] = []
+        for place in self.places:
+            if type(place) is not Place:
+                found.append(None if place is None else place.copy())
+            else:
+                array = array_of(arrays[place.owner], place)
+                found.append(array.copy() if place.owner < self.coming else array)
+        return found
 
     # Steps in Python
 
-    def _fixed(self, step: Step) -> Step:
-        """Return a step with arrays in place of what does not move."""
-        for name in ("args", "kwargs", "outs", "made", "saved", "sums"):
-            setattr(step, name, self._at_rest(getattr(step, name)))
-        return step
+    def _fixed(self, x: Any) -> Any:
+        """Return a value with arrays in place of what does not move."""
 
-    def _at_rest(self, x: Any) -> Any:
-        if isinstance(x, Place):
-            number = self._movable.get(x.owner if _comes_in(x.owner) else id(x.owner))
-            if number is None or x.time < self._since[number]:
+        def fixed(x: Any) -> Any:
+            if type(x) is not Place:
+                return x
+            number = self._numbers.get(_key(x.owner))
+            if number is None or x.time < self.movable[number].since:
                 return array_of(x.owner, x)
-            offset = x.offset if _comes_in(x.owner) else x.offset - x.owner.start
+            offset = x.offset if isinstance(x.owner, int) else x.offset - x.owner.start
             return replace(x, owner=number, offset=offset)
-        if type(x) in (tuple, list):
-            return type(x)([self._at_rest(each) for each in x])
-        if type(x) is dict:
-            return {name: self._at_rest(each) for name, each in x.items()}
-        return x
+
+        return mapped(x, fixed)
 
     def _do(self, step: Step, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        def now(x: Any) -> Any:
-            kind = type(x)
-            if kind is Place:
+        def at(x: Any) -> Any:
+            if type(x) is Place:
                 return array_of(arrays[x.owner], x)
-            if kind is tuple or kind is list:
-                return kind([now(each) for each in x])
-            if kind is dict:
-                return {name: now(each) for name, each in x.items()}
-            return keys[x.number] if kind is Key else x
+            return keys[x.number] if type(x) is Key else x
+
+        def now(x: Any) -> Any:
+            return mapped(x, at)
 
         run, rule = step.run, step.rule
         node: Any = None
@@ -435,15 +457,14 @@ class Pass:
                 target[...] = x
 
 
-def _comes_in(owner: Any) -> bool:
-    return isinstance(owner, int)
+def _key(owner: Any) -> int:
+    return owner if isinstance(owner, int) else id(owner)
 
 
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
     """Return the array at a place."""
     content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
-    strides = [s if n > 1 else 0 for n, s in zip(place.shape, place.strides, strict=True)]
-    return np.ndarray(place.shape, place.dtype, content, place.offset, strides)
+    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
 
 
 def bytes_of(x: np.ndarray) -> np.ndarray:
@@ -451,14 +472,6 @@ def bytes_of(x: np.ndarray) -> np.ndarray:
     low, high = np.lib.array_utils.byte_bounds(x)
     content: Any = (ctypes.c_char * (high - low)).from_address(low)
     return np.frombuffer(content, np.uint8)
-
-
-def _strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
-    strides, step = [], dtype.itemsize
-    for length in reversed(shape):
-        strides.append(step)
-        step *= length
-    return tuple(reversed(strides))
 
 
 def _address_of(x: Any) -> int:
