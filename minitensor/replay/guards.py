@@ -5,13 +5,12 @@ modules, classes and other objects. Each is noted with where it was found; befor
 all are looked up again, in one pass of compiled code. An equal number is as good as the same one;
 of everything else it must be the same object, and its own attributes and elements are watched too.
 
-Of the attributes of an object only those count that the code names which was reached so far: an
-object may hold much that nobody reads.
+Containers and other objects among the attributes of an object count only if the code names them
+that was reached so far: an object may hold much that nobody reads.
 """
 
 from __future__ import annotations
 
-import functools
 import operator
 import pickle
 import sys
@@ -31,6 +30,7 @@ from ..nn.module import Module
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _MISSING = object()
+_MODULE = Module.__mro__
 _DEPTH = 20  # of attributes and elements
 _PYTHON = str(Path(operator.__file__).parent)
 # Of classes, those that have no part in a call, or run only if the class is called in it.
@@ -39,7 +39,6 @@ _OF_CLASSES |= {"_version", "__dataclass_fields__", "__dataclass_params__", "__m
 _OF_CLASSES |= {"__init__", "__repr__", "__reduce__", "__getstate__", "__setstate__", "__del__"}
 _UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", "__builtins__"}
 _UNWATCHED |= {"_non_persistent_buffers_set"}
-_ASIDE = {"__init__", "extra_repr", "reset_parameters", "__setstate__"}  # do not run in calls
 _ANY_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple"}  # read attributes by any name
 
 
@@ -50,17 +49,16 @@ class _Reads:
         self.get = get
         self.where: list[Any] = []
         self.keys: list[Any] = []
-        self.values: list[Any] = []
         self.names: list[str] = []
+        self.values: list[Any] = []
 
     def add(self, where: Any, key: Any, name: str) -> Any:
         """Note what is found now, and return it."""
-        value = self._now(where, key)
-        for column, x in zip(
-            (self.where, self.keys, self.values, self.names), (where, key, value, name), strict=True
-        ):
-            column.append(x)
-        return value
+        self.where.append(where)
+        self.keys.append(key)
+        self.names.append(name)
+        self.values.append(self._now(where, key))
+        return self.values[-1]
 
     def hold(self) -> bool:
         """Return True if each is the same object."""
@@ -101,7 +99,6 @@ class Guards:
         self._generators: list[tuple[Any, bytes, str]] = []
         self._seen: dict[Any, Any] = {}  # by id(), what is watched
         self._named = {"forward"}  # what the code names
-        self._named_by_library: set[str] = set()  # of modules
         self._waiting: list[tuple[Any, ...]] = []  # attributes that no code has named
         self.watch(np.random.mtrand._rand, "np.random")  # type: ignore[attr-defined]
 
@@ -153,9 +150,10 @@ class Guards:
                 self.hooked = self.hooked or name
             for members in (x._parameters, x._buffers, x._modules):
                 self._dictionary(members, name + ".{}", depth)
-            self._class(type(x), name, depth)
+            whole = any(is_library(_file(k)) and k not in _MODULE for k in type(x).__mro__)
             self._content(vars(x), name, ordered=False)
-            self._members(vars(x), vars(x), name, depth, module=True)
+            self._members(vars(x), vars(x), name, depth, whole)
+            self._class(type(x), name, depth, whole=whole)
         elif not is_library(_file(type(x))):
             if type(getattr(x, "__dict__", None)) is dict:
                 self._content(vars(x), name)
@@ -180,39 +178,33 @@ class Guards:
             self._elements += x
 
     def _members(
-        self, where: Any, keys: Iterable[str], name: str, depth: int, module: bool = False
+        self, where: Any, keys: Iterable[str], name: str, depth: int, whole: bool = False
     ) -> None:
-        """Watch those attributes that the code names; the others wait for it.
-
-        Those of a module, or of its class, the library may name.
-        """
+        """Watch attributes; unless `whole`, objects wait until code names them."""
         waiting = []
         for key in keys:
-            named = key in self._named or "getattr" in self._named
-            named = named or (module and key in self._named_by_library)
-            if named or (key.startswith("__") and key.endswith("__")):
-                if key not in _UNWATCHED and key not in _OF_CLASSES:
-                    self._read(self._items, where, key, f"{name}.{key}", depth)
-            elif key not in _UNWATCHED:
+            if key in _UNWATCHED or key in _OF_CLASSES:
+                continue
+            plain = isinstance(where.get(key), (*_PLAIN, Tensor, Module))
+            if whole or plain or key in self._named or "getattr" in self._named or key[:2] == "__":
+                self._read(self._items, where, key, f"{name}.{key}", depth)
+            else:
                 waiting.append(key)
         if waiting:
-            self._waiting.append((where, waiting, name, depth, module))
+            self._waiting.append((where, waiting, name, depth))
 
-    def _class(self, kind: type, name: str, depth: int, x: Any = None) -> None:
+    def _class(self, kind: type, name: str, depth: int, x: Any = None, whole: bool = False) -> None:
         """Watch the attributes of a user's class and of those that it is derived from.
 
         Those of an instance `x` that are in slots are watched too.
         """
         for each in kind.__mro__:
-            if is_library(_file(each)) and each not in Module.__mro__:
-                self._named_by_library |= _named_by_methods(each)
             if _is_foreign(_file(each)) or each.__module__ == "builtins":
                 continue
             if (id(each), "") not in self._seen:
                 self._seen[id(each), ""] = each
                 self._content(vars(each), each.__name__, ordered=False)
-                module = issubclass(each, Module)
-                self._members(vars(each), vars(each), each.__name__, depth, module)
+                self._members(vars(each), vars(each), each.__name__, depth, whole)
             slots = vars(each).get("__slots__", ())
             for key in (slots,) if isinstance(slots, str) else slots:
                 if x is not None and key not in _OF_CLASSES:
@@ -249,8 +241,8 @@ class Guards:
     def settle(self) -> None:
         """Watch the attributes that code names which was reached after their object."""
         count = -1
-        while count != len(self._named) + len(self._named_by_library):
-            count = len(self._named) + len(self._named_by_library)
+        while count != len(self._named):
+            count = len(self._named)
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 self._members(*each)
@@ -330,17 +322,6 @@ def _named(code: CodeType) -> set[str]:
         elif isinstance(x, tuple):
             constants += x
     return names | {"getattr"} if names & _ANY_NAME else names
-
-
-@functools.cache
-def _named_by_methods(kind: type) -> set[str]:
-    """Return the names in the methods of a class of the library."""
-    functions = [x for name, x in vars(kind).items() if name not in _ASIDE]
-    codes = [x.__code__ for x in functions if isinstance(x, FunctionType)]
-    codes += [x.fget.__code__ for x in functions if isinstance(x, property)]
-    for code in codes:
-        codes += [x for x in code.co_consts if isinstance(x, CodeType)]
-    return {name for code in codes for name in code.co_names} - {"getattr"}
 
 
 def _position(x: Any) -> Any:
