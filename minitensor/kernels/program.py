@@ -41,7 +41,7 @@ class Program:
         self._kept: list[Any] = []
         self._made_with: tuple[int, bool, Any] | None = None
         # Of all words that point into moved memory: where, into which, and how far from its start
-        self._moved = (np.empty(0, np.int64),) * 3
+        self._moved: tuple[np.ndarray, ...] = (np.empty(0, np.int64),) * 3
         self._moves = 0
         self._keyed: list[tuple[int, np.ndarray]] = []
 

@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
@@ -31,11 +31,12 @@ from .plan import Movable, NotReplayable, Pass, Place, Trace, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
-from .values import form, formed, shared, signature
+from .values import arguments, form, formed
 
 PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
 _CHANGES = "it changes"
+_SHOWN = 3  # recordings that may show code that was not known
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 # One call is recorded or replayed at a time; meanwhile those of other threads run as they are.
 _lock = threading.RLock()
@@ -47,11 +48,11 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
         self.function, self.explains = function, explain
-        self.kinds: OrderedDict[Any, list[Entry]] = OrderedDict()
+        self.kinds: dict[Any, list[Entry]] = {}  # of arguments: recorded calls
         self.told: set[str] = set()
         self.rooms: list[Room] = []
-        self._again: set[Any] = set()  # kinds of calls that changed what they read, once
-        self._reached: dict[CodeType, Any] = {}  # code that only a call showed
+        self._tries: Counter[Any] = Counter()  # by kind: calls whose recording was not kept
+        self._reached: dict[CodeType, Any] = {}  # code that ran in them
 
     def __reduce__(self) -> Any:
         return Compiled, (self.function, self.explains)  # a copy records anew
@@ -70,10 +71,9 @@ class Compiled:
                 if not observer.sees_writes:  # otherwise it is a recording of the ops
                     self._tell(f"{type(observer).__name__} watches the block that it is in")
                 return self.function(*args, **kwargs)
-        found: dict[int, Tensor] = {}
-        given, now = signature((args, kwargs), found), ready()
-        tensors, observers = list(found.values()), tuple(map(type, state.observers))
-        kind = given, shared(tensors), state.grad, now[:2], get_default_dtype(), observers
+        now, observers = ready(), tuple(map(type, state.observers))
+        given, tensors = arguments(args, kwargs)
+        kind = given, state.grad, now[:2], get_default_dtype(), observers
         if not _lock.acquire(blocking=False):
             return self.function(*args, **kwargs)
         try:
@@ -90,9 +90,9 @@ class Compiled:
         entries = self.kinds.get(kind)
         if entries is None:
             return None
-        self.kinds.move_to_end(kind)
         changed = ""
         for entry in entries:
+            entry.used = next(clock)
             changed = entry.guards.changed()
             if not changed:
                 return entry
@@ -149,15 +149,15 @@ class Compiled:
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
         entry = Entry(guards, self._obstacle(recording, guards), self.explains)
-        if not entry.reason and guards.reach(recording.functions):
-            self._reached |= recording.functions  # which may change what they read: try again
+        # It may have shown code that was not known, or made something once: try the next call.
+        shown = not entry.reason and guards.reach(recording.functions)
+        if self._tries[kind] < (_SHOWN if shown else entry.reason.startswith(_CHANGES)):
+            self._tries[kind] += 1
+            self._reached |= recording.functions
             return result
-        if entry.reason.startswith(_CHANGES) and kind not in self._again:
-            self._again.add(kind)  # perhaps something that is made once: try the next call
-            return result
+        if len(self.kinds) == PLANS and kind not in self.kinds:
+            del self.kinds[min(self.kinds, key=lambda k: self.kinds[k][0].used)]
         self.kinds.setdefault(kind, []).append(entry)
-        if len(self.kinds) > PLANS:
-            self.kinds.popitem(last=False)
         if not entry.reason:
             try:
                 outputs: list[Any] = []
@@ -219,6 +219,7 @@ class Entry:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
         self.explains = explains
         self.plans: list[Plan] = []
+        self.used = next(clock)
 
     def plan(self, room: Room, now: Any) -> Plan:
         """Return the plan that runs in this memory; NotReplayable if there can be none."""
@@ -252,8 +253,9 @@ class Plan:
     def __init__(self, graph: Graph, form: Any, room: Room, explains: bool = False) -> None:
         self.graph, self.form, self.room, self.explains = graph, form, room, explains
         self.arena = room.arena
-        self.leaves = _last_used_first(graph)
-        self.sources = graph.inputs + self.leaves
+        leaves = _last_used_first(graph)
+        self.sources = graph.inputs + leaves
+        self.leaves = [graph.tensors[n] for n in leaves]
         self.forward: Pass | None = None
         self.backward: Pass | None = None
         self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
@@ -266,7 +268,7 @@ class Plan:
         before = generator.get_state() if self.graph.keys else None
         try:
             keys = [generator.key() for _ in range(self.graph.keys)]
-            tensors = [*inputs, *(self.graph.tensors[n] for n in self.leaves)]
+            tensors = [*inputs, *self.leaves]
             arrays = [_contiguous(t._array) for t in inputs]
             if self.forward is None or (self._asked and self.backward is None):
                 moved = self._make(arrays, tensors, keys)
@@ -279,7 +281,7 @@ class Plan:
                 generator.set_state(before)
             raise
         assert self.forward is not None
-        outs = self.forward.results(moved)
+        outs: list[Any] = self.forward.results(moved)
         made: dict[int, Tensor] = {}
         boxes: dict[int, Any] = {}  # tensors that share memory count its changes together
         for n, out, place in zip(self.graph.outputs, outs, self.forward.places, strict=True):
@@ -292,9 +294,9 @@ class Plan:
         for observer in state.observers:
             if observer.sees_whole:
                 observer.ran(node, tensors, {}, found)
-        for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
+        for n, new in zip(reversed(self.graph.updates), reversed(found), strict=False):
             target = tensors[self.sources.index(n)]
-            target._array[...] = out._array
+            target._array[...] = new._array
             target._bump()
         return formed(self.form, found)
 
@@ -315,24 +317,21 @@ class Plan:
         count = len(arrays)
         trace = self.trace = Trace(self.arena, keys, count)
         for number, array in enumerate(arrays):
-            if array.nbytes:
-                trace.keep(array, owner=number)
+            trace.keep(array, owner=number)
         for call in self.graph.calls:
             for x in call.args:
                 if isinstance(x, np.ndarray):  # a number
                     trace.keep(x)
-        begin: dict[int, Tensor] = {}
         self.inner = []
-        for number, (n, t) in enumerate(zip(self.sources, tensors, strict=True)):
+        for number, t in enumerate(tensors):
             leaf = wrap(arrays[number] if number < count else t._array)
             leaf._requires_grad = t.requires_grad and state.grad
-            begin[n] = leaf
             self.inner.append(leaf)
-            if number >= count and leaf._array.nbytes:
+            if number >= count:
                 trace.keep(leaf._array)
         others = tuple([o for o in state.observers if not o.sees_whole])
         with Mode(observers=others), trace:
-            outs = self.graph.run(begin, keys)
+            outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
         self._made = [
             None if n in self.sources else out
             for n, out in zip(self.graph.outputs, outs, strict=True)
@@ -423,10 +422,8 @@ class Plan:
         trace, count = self.trace, self.trace.inputs
         incoming = []
         for number, array in enumerate(given):
-            array = array.copy()
-            if array.nbytes:
-                trace.keep(array, owner=count + number)
-            incoming.append(array)
+            incoming.append(array.copy())
+            trace.keep(incoming[-1], owner=count + number)
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []
         for n, array in zip(which, incoming, strict=True):

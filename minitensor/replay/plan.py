@@ -225,15 +225,13 @@ class Trace:
             return False
         kept: set[int] = set()
         for function, _, _, packed, record in calls:
-            if not function:
+            if function:
+                words = [_integers(packed, record)]
+            else:
                 kept.update(_address_of(x) for x in packed if isinstance(x, bytes | np.ndarray))
-                for x in packed:
-                    if isinstance(x, bytes):
-                        words = np.frombuffer(x[: len(x) // 8 * 8], np.int64)
-                        if not self._known_words(words, kept):
-                            return False
-                continue
-            if not self._known_words(_integers(packed, record), kept):
+                texts = [x[: len(x) // 8 * 8] for x in packed if isinstance(x, bytes)]
+                words = [np.frombuffer(x, np.int64) for x in texts]
+            if not all(self._known_words(each, kept) for each in words):
                 return False
         return True
 
@@ -325,7 +323,7 @@ class Pass:
         self._numbers = {_key(m.owner): n for n, m in enumerate(coming)}
         places = trace.placed(results)
         for place in places:
-            owner = getattr(place, "owner", None)
+            owner: Any = getattr(place, "owner", None)
             if isinstance(place, np.ndarray) and place.nbytes:
                 raise NotReplayable("it returns numbers made outside of the ops")
             if isinstance(owner, int) and owner < trace.inputs:

@@ -84,6 +84,8 @@ class CallRecording(Recording):
     - functions: the user's functions that ran, each with its globals and variables of others.
     """
 
+    calls: list[Call]  # type: ignore[assignment]  # with what a graph knows of each
+
     def __init__(self, leaves: Mapping[int, str]) -> None:
         super().__init__(Names({}, dict(leaves)), lambda op: False)
         self.problem = ""  # the first reason why the call cannot be repeated

@@ -10,14 +10,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..core import Tensor
 from ..errors import running
 from ..graph.model import Graph, Node
 from ..graph.program import Program
 from ..random import default_generator
 from .graph import Call
 from .graph import Graph as Calls
-from .values import formed, signature
+from .values import arguments, formed
 
 if TYPE_CHECKING:
     from .compiled import Compiled, Entry
@@ -68,9 +67,9 @@ class Rewritten(Program):
     def run(self) -> Any:
         """Run the ops, each in the modules that it ran in."""
         assert self.entry is not None  # `plain` was asked before
-        graph, found = self.entry.graph, dict[int, Tensor]()
-        signature((self.inputs, self.options), found)
-        env = {**dict(zip(graph.inputs, found.values(), strict=True)), **graph.tensors}
+        graph = self.entry.graph
+        _, tensors = arguments(self.inputs, self.options)
+        env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
         keys = [default_generator.key() for _ in range(graph.keys)]
         outside = running.modules
         try:

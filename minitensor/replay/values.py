@@ -12,30 +12,33 @@ from .plan import NotReplayable
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
-def signature(x: Any, tensors: dict[int, Tensor]) -> Any:
-    """Return what a plan depends on of the arguments; collect the tensors among them, by id()."""
+def arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
+    """Return what a plan depends on of the arguments, and the tensors among them, each once."""
+    tensors: list[Tensor] = []
+    kind = _kind((args, kwargs), tensors)
+    arrays = [id(t._array) for t in tensors]
+    if len({*arrays}) == len(arrays):
+        return kind, tensors
+    each = [id(t) for t in tensors]
+    shared = tuple(map(arrays.index, arrays)), tuple(map(each.index, each))
+    return (kind, shared), list(dict(zip(each, tensors, strict=True)).values())
+
+
+def _kind(x: Any, tensors: list[Tensor]) -> Any:
     kind = type(x)
     if kind is tuple or kind is list:
-        return kind, tuple([signature(each, tensors) for each in x])
+        return kind, tuple([_kind(each, tensors) for each in x])
     if isinstance(x, Tensor):
-        number = len(tensors)
-        if tensors.setdefault(id(x), x) is x and len(tensors) == number:  # it came before
-            number = list(tensors).index(id(x))
-        array = x._array
-        return kind, array.shape, array.strides, array.dtype, x.requires_grad, number
+        tensors.append(x)
+        array, grad = x._array, x._requires_grad if x._view is None else x.requires_grad
+        return kind, array.shape, array.strides, array.dtype, grad
     if kind is dict:
-        return dict, tuple(x), tuple([signature(each, tensors) for each in x.values()])
+        return dict, tuple(x), tuple([_kind(each, tensors) for each in x.values()])
     if isinstance(x, float | complex):
         return kind, repr(x)  # 0.0 is not -0.0, and NaN is NaN
     if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return kind, tuple([signature(each, tensors) for each in x])
+        return kind, tuple([_kind(each, tensors) for each in x])
     return (kind, x) if isinstance(x, _PLAIN) else (kind, id(x))
-
-
-def shared(tensors: list[Tensor]) -> Any:
-    """Return which tensors have one array; None if each has its own."""
-    arrays = [id(t._array) for t in tensors]
-    return tuple(map(arrays.index, arrays)) if len({*arrays}) < len(arrays) else None
 
 
 def form(x: Any, tensors: list[Tensor]) -> Any:
