@@ -330,7 +330,7 @@ class Plan:
             if number >= count:
                 trace.keep(leaf._array)
         others = tuple([o for o in state.observers if not o.sees_whole])
-        with Mode(observers=others), trace:
+        with Mode(observers=others), trace.noting():
             outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
         self._made = [
             None if n in self.sources else out
@@ -430,7 +430,7 @@ class Plan:
             out = self._made[n]
             assert out is not None
             roots.append((edge_for(out), wrap(array)))
-        with Mode(grad=False), trace:
+        with Mode(grad=False), trace.noting():
             found = run_backward(roots, False, wanted)
             del roots
         arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -118,7 +119,7 @@ class Memory:
 
 
 class Trace:
-    """Takes the place of `state.quietly` in a `with` block, and notes all that is computed."""
+    """Takes the place of `state.quietly` in a block, and notes all that is computed."""
 
     def __init__(self, arena: memory.Arena, keys: Sequence[int], inputs: int) -> None:
         self.arena, self.memory, self.inputs = arena, Memory(), inputs
@@ -128,22 +129,19 @@ class Trace:
         self.kept: list[Any] = []
         self._buffers = 0  # those of the arena that `memory` knows
 
-    def __enter__(self) -> Trace:
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is computed in this block."""
         self._quietly = state.quietly
-        self._inside = self.arena.entered()
-        self._inside.__enter__()
-        state.quietly = self  # type: ignore[assignment]
-        recording.calls = []
-        return self
-
-    def __exit__(self, kind: type | None, *exception: object) -> None:
-        try:
-            if kind is None:
+        with self.arena.entered():
+            state.quietly = self  # type: ignore[assignment]
+            recording.calls = []
+            try:
+                yield
                 self._catch_up()
-        finally:
-            recording.calls = None
-            state.quietly = self._quietly
-            self._inside.__exit__(None, None, None)
+            finally:
+                recording.calls = None
+                state.quietly = self._quietly
 
     def part(self) -> list[tuple[int, list[Any] | Step]]:
         """Return the events since this was last asked."""

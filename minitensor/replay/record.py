@@ -23,7 +23,7 @@ from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
 from ..nn import masks
-from ..recording import WATCHED, Names, Recording, Ref, Value, line_of_user
+from ..recording import WATCHED, Names, Recording, Ref, Value, leaves, line_of_user
 from .graph import Call, Graph
 from .plan import Key, NotReplayable
 
@@ -71,23 +71,17 @@ def _kind(code: CodeType) -> str:
     return "below" if is_library(code.co_filename) else "any"
 
 
-def _has_array(x: Any) -> bool:
-    if isinstance(x, list | tuple):
-        return any(map(_has_array, x))
-    return isinstance(x, Tensor | np.ndarray)
-
-
 class CallRecording(Recording):
     """Records a call of user code.
 
-    - leaves: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
+    - found: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
     - functions: the user's functions that ran, each with its globals and variables of others.
     """
 
     calls: list[Call]  # type: ignore[assignment]  # with what a graph knows of each
 
-    def __init__(self, leaves: Mapping[int, str]) -> None:
-        super().__init__(Names({}, dict(leaves)), lambda op: False)
+    def __init__(self, found: Mapping[int, str]) -> None:
+        super().__init__(Names({}, dict(found)), lambda op: False)
         self.problem = ""  # the first reason why the call cannot be repeated
         self.functions: dict[CodeType, tuple[dict[str, Any], tuple[Any, ...]]] = {}
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
@@ -272,7 +266,9 @@ class CallRecording(Recording):
                 self.functions[code] = frame.f_globals, free
             elif code in _REFUSED:
                 self.refuse(f"it calls {code.co_name}")
-            elif code in _MADE and _has_array(list(frame.f_locals.values())):
+            elif code in _MADE and any(
+                isinstance(x, Tensor | np.ndarray) for x in leaves(tuple(frame.f_locals.values()))
+            ):
                 self.refuse(f"{code.co_name}() reads a tensor's numbers")
             elif code.co_filename.startswith(_NUMPY) and not _is_below(frame.f_back):
                 self.refuse("it computes with NumPy")
