@@ -258,6 +258,14 @@ def test_what_no_code_of_a_call_names_is_not_looked_at() -> None:
     assert counts[0] == counts[1]
 
 
+def test_keys_of_dictionaries_may_be_any_texts() -> None:
+    table = {"{a}": {"{": 2.0, "%s": [3.0]}}
+    compiled = mt.compile(lambda x: x * table["{a}"]["{"] + table["{a}"]["%s"][0])
+    for n in range(6):
+        table["{a}"]["%s"][0] = n // 3
+        assert compiled(mt.ones(2)).tolist() == [2 + n // 3] * 2
+
+
 @pytest.mark.parametrize("counts", [False, True])
 def test_code_that_a_call_alone_shows_is_watched(counts: bool) -> None:
     holder = types.SimpleNamespace(rate=1.0, calls=0)

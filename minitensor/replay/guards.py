@@ -124,7 +124,9 @@ class Guards:
                 if not isinstance(each, _PLAIN):
                     self.watch(each, f"{name}[{number}]", depth + 1)
         elif isinstance(x, dict):
-            self._dictionary(x, name + "[{!r}]", depth)
+            self._content(x, name)
+            for key in x:
+                self._read(self._items, x, key, f"{name}[{key!r}]", depth)
         elif isinstance(x, FunctionType):
             if is_library(x.__code__.co_filename):
                 return
@@ -149,7 +151,8 @@ class Guards:
             if x._registered_hooks is not None:
                 self.hooked = self.hooked or name
             for members in (x._parameters, x._buffers, x._modules):
-                self._dictionary(members, name + ".{}", depth)
+                self._content(members, name)
+                self._members(members, members, name, depth, whole=True)
             whole = any(is_library(_file(k)) and k not in _MODULE for k in type(x).__mro__)
             self._content(vars(x), name, ordered=False)
             self._members(vars(x), vars(x), name, depth, whole)
@@ -162,11 +165,6 @@ class Guards:
 
     def _read(self, reads: _Reads, where: Any, key: Any, name: str, depth: int) -> None:
         self.watch(reads.add(where, key, name), name, depth + 1)
-
-    def _dictionary(self, x: dict[Any, Any], name: str, depth: int) -> None:
-        self._content(x, name)
-        for key in x:
-            self._read(self._items, x, key, name.format(key), depth)
 
     def _content(self, x: Any, name: str, ordered: bool = True) -> None:
         """Watch how many elements a container has, and which; of a dictionary its keys."""
