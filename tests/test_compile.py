@@ -254,7 +254,7 @@ def test_what_no_code_of_a_call_names_is_not_looked_at() -> None:
             job.scale = 2.0 + n // 3
             assert compiled(x).item() == job.loss(x).item()
         guards = next(iter(calls_of(compiled).entries)).guards
-        counts.append(len(guards._sized))
+        counts.append(len(guards._sizes.values))
     assert counts[0] == counts[1]
 
 

@@ -90,10 +90,8 @@ class Guards:
         self.leaves: dict[int, str] = {}
         self.hooked = ""  # the name of a module with hooks
         self._items, self._attributes = _Reads(operator.getitem), _Reads(getattr)
-        self._sized: list[Any] = []  # containers, with their sizes and names
-        self._sizes: list[int] = []
-        self._names: list[str] = []
-        self._ordered: list[Any] = []  # those of which it counts what is in them, and that
+        self._sizes = _Reads(operator.length_hint)
+        self._ordered: list[Any] = []  # containers of which the elements count, and those
         self._elements: list[Any] = []
         self._iterators: list[tuple[Any, Any, str]] = []
         self._generators: list[tuple[Any, bytes, str]] = []
@@ -168,9 +166,7 @@ class Guards:
 
     def _content(self, x: Any, name: str, ordered: bool = True) -> None:
         """Watch how many elements a container has, and which; of a dictionary its keys."""
-        self._sized.append(x)
-        self._sizes.append(len(x))
-        self._names.append(name)
+        self._sizes.add(x, 0, name)
         if ordered and x:
             self._ordered.append(x)
             self._elements += x
@@ -276,28 +272,24 @@ class Guards:
             if (
                 self._items.hold()
                 and self._attributes.hold()
-                and self._sizes == list(map(len, self._sized))
+                and self._sizes.hold()
                 and all(map(operator.is_, chain.from_iterable(self._ordered), self._elements))
                 and all(_position(x) == position for x, position, _ in self._iterators)
             ):
                 return ""
         except (KeyError, AttributeError, ValueError):  # something is missing
             pass
-        return self._items.changed() or self._attributes.changed() or self._content_changed()
-
-    def _content_changed(self) -> str:
-        names = {id(x): name for x, name in zip(self._sized, self._names, strict=True)}
-        for x, size in zip(self._sized, self._sizes, strict=True):
-            if len(x) != size:
-                return names[id(x)]
+        changed = self._items.changed() or self._attributes.changed() or self._sizes.changed()
         at = 0
-        for x in self._ordered:
+        for x in () if changed else self._ordered:
             before = self._elements[at : at + len(x)]
             if not all(map(_same, x, before)):
-                return names[id(x)]
+                places = zip(self._sizes.where, self._sizes.names, strict=True)
+                return next(name for where, name in places if where is x)
             self._elements[at : at + len(x)] = x
             at += len(x)
-        return next((name for x, before, name in self._iterators if _position(x) != before), "")
+        iterators = (name for x, before, name in self._iterators if _position(x) != before)
+        return changed or next(iterators, "")
 
 
 def _same(a: Any, b: Any) -> bool:
