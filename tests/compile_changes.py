@@ -513,9 +513,9 @@ def blocks_of_autocast_and_inference(compile: Any) -> Any:
     seen = []
     for n in range(12):
         x = mt.randn(64, 64, requires_grad=True)
-        with mt.autocast("cpu", dtype=mt.bfloat16, enabled=n % 4 == 1):
-            with mt.inference_mode(n % 3 == 2):
-                y = c(x)
+        rounded = mt.autocast("cpu", dtype=mt.bfloat16, enabled=n % 4 == 1)
+        with rounded, mt.inference_mode(n % 3 == 2):
+            y = c(x)
         seen += [y, y.is_inference()]
         if y.requires_grad:
             y.float().sum().backward()
