@@ -35,7 +35,7 @@ from .text import BPEVocabulary, CharVocabulary, vocabulary_from_json, write_fil
 VOCABULARY, CORPUS, TRAIN, VALID = "vocabulary.json", "corpus.json", "train", "valid"
 VALID_SHARE, VALID_MOST = 0.1, 100_000  # of the characters of a text: its end is held out
 SHARD = 1 << 26  # tokens of a shard
-SAMPLE = 1 << 26  # characters that BPE is learned from, spread evenly over a longer text
+SAMPLE = 1 << 24  # characters that BPE is learned from, spread evenly over a longer text
 
 
 def held_out(characters: int) -> int:
@@ -48,7 +48,7 @@ def held_out(characters: int) -> int:
 
 @dataclass
 class Facts:
-    """What `corpus.json` says: of the text, and how it is tokenised."""
+    """The content of `corpus.json`: of the text, and how it is tokenised."""
 
     text: str  # its hash
     characters: int
@@ -59,7 +59,7 @@ class Facts:
 
 @dataclass
 class TokenFolder:
-    """What a model learns from and is validated with."""
+    """Tokens to learn from, and to validate with."""
 
     vocabulary: CharVocabulary | BPEVocabulary
     train: TokenShards
