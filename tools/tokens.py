@@ -3,8 +3,8 @@
     python -m tools.tokens --gigabytes 10 --folder /tmp/corpus
 
 writes a text of 1 GB files into the folder, tokenises it, and deletes both at the end. The text is
-made of sentences by a seed: words of letters, each as frequent as Zipf's law says, and a number in
-every sentence that occurs nowhere else.
+made of sentences by a seed: words of letters, each as frequent as Zipf's law says, and in every
+fourth sentence a number that occurs nowhere else.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write_text(folder: Path, size: int, seed: int = 0) -> None:
                 parts = []
                 for n in random.integers(SENTENCES, size=10_000).tolist():
                     number += 1
-                    parts += [b"%d " % number, pool[n]]
+                    parts += [b"No. %d: " % number, pool[n]] if number % 4 == 0 else [pool[n]]
                 data = b"".join(parts)[:left]
                 file.write(data)
                 left, written = left - len(data), written + len(data)

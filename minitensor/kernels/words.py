@@ -18,9 +18,9 @@ from .jit import jit
 from .parallel import ParallelKernel, address, array_at, integers_at, tasks_for, unpacked
 
 MOST_BYTES = 1 << 23  # of a text; a longer one is not looked up
-_ENTRIES = 1 << 20  # words that the table has room for
+_ENTRIES = 1 << 19  # words that the table has room for
 _ROOM = 4 * MOST_BYTES  # bytes of these words, and as many tokens
-_SLOTS = 4 * _ENTRIES
+_SLOTS = 2 * _ENTRIES
 _PARALLEL = 1 << 16  # bytes from which a second thread pays
 _SPACE, _LINE_FEED = 0x20, 0x0A
 _LENGTH_BITS = 24  # of a word's length in bytes, below its place
