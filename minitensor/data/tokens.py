@@ -220,13 +220,11 @@ def open_shard(folder: Path, shard: Mapping[str, Any], dtype: np.dtype[Any]) -> 
     """Map a shard; ValueError, naming the file, if it is not of this size and type."""
     path = folder / shard["file"]
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(mapped, np.memmap) and mapped.shape != (0,):
-        raise ValueError(f"{path} is not a NumPy file")
     if mapped.dtype != dtype or mapped.shape != (shard["tokens"],):
         raise ValueError(
             f"{path} has {mapped.dtype} of shape {mapped.shape}, by the index it should be {dtype} "
