@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from minitensor.data import TokenShards, TokenShardWriter
+from minitensor.data.tokens import INDEX
 from minitensor.files import parse_json, shown
 
 from .command import InputError, Stopped, require
 from .corpus import Encoder, expand, pieces
 from .job import hold
 from .settings import count
-from .text import BPEVocabulary, CharVocabulary, vocabulary_from_json, write_file
+from .text import BPEVocabulary, CharVocabulary, reading, vocabulary_from_json, write_file
 
 VOCABULARY, CORPUS, TRAIN, VALID = "vocabulary.json", "corpus.json", "train", "valid"
 VALID_SHARE, VALID_MOST = 0.1, 100_000  # of the characters of a text: its end is held out
@@ -149,7 +150,7 @@ def survey(paths: list[str], vocabulary: str, size: int | None) -> tuple[Facts, 
     """Read a text once: what is to be said of it, pieces of it, and a flag for each character."""
     digest, characters, sample = hashlib.sha256(), 0, Sample()
     found = np.zeros(0x110000, np.bool_)
-    with progress(sum(map(os.path.getsize, paths)), "B", "reading") as bar:
+    with progress(sum(map(size_of, paths)), "B", "reading") as bar:
         for piece in pieces(paths, bar.update):
             digest.update(piece.encode())
             if vocabulary == "char":
@@ -159,6 +160,12 @@ def survey(paths: list[str], vocabulary: str, size: int | None) -> tuple[Facts, 
             characters += len(piece)
     names = [os.path.abspath(path) for path in paths]
     return Facts(digest.hexdigest(), characters, names, vocabulary, size), sample, found
+
+
+def size_of(path: str) -> int:
+    """Return the size of a file in bytes; InputError if there is none."""
+    with reading(path):
+        return os.path.getsize(path)
 
 
 def same_text(folder: Path, facts: Facts) -> bool:
@@ -231,6 +238,9 @@ def write_tokens(
     encode, rest = Encoder(vocabulary), ""
     with progress(facts.characters, "char", "tokenising") as bar:
         rest = write_train(writers[0], encode, pieces(paths), train_characters, bar)
+    if len(rest) != facts.characters - train_characters:
+        (folder / TRAIN / INDEX).unlink(missing_ok=True)
+        raise InputError("the text has changed while it was read: start again with --overwrite")
     train, valid = writers
     valid.shards.clear()
     valid.add(encode.text(rest))

@@ -468,6 +468,8 @@ def test_another_text_or_vocabulary_is_noticed(
     assert content(folder) == first
     assert tokenize(texts[:2], folder, "char", "--overwrite") == 0
     assert len(open_tokens(folder).train) < sum(len(words(n)) for n in (500, 501, 502))
+    assert tokenize([*texts, f"{tmp_path}/none"], folder) == 1
+    assert "none: No such file" in capsys.readouterr().err
     (folder / "vocabulary.json").write_text(CharVocabulary.train("abc").to_json())
     with pytest.raises(InputError, match="has tokens of another text or vocabulary"):
         open_tokens(folder)
@@ -476,6 +478,26 @@ def test_another_text_or_vocabulary_is_noticed(
     assert "corpus.json is missing" in capsys.readouterr().err
     assert main(["train", "--tokens", str(folder), "--text", "a", "--out", str(tmp_path)]) == 1
     assert "give either --text or --tokens" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("small")
+def test_a_text_that_changes_while_it_is_read_is_noticed(
+    texts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    survey = token_folder.survey
+
+    def then_changed(*arguments: Any) -> Any:
+        found = survey(*arguments)
+        Path(texts[2]).write_text(words(9))
+        return found
+
+    monkeypatch.setattr(token_folder, "survey", then_changed)
+    assert tokenize(texts, tmp_path / "tokens") == 1
+    assert "the text has changed while it was read" in capsys.readouterr().err
+    assert not list((tmp_path / "tokens").rglob("index.json"))  # nothing is kept
 
 
 @pytest.mark.usefixtures("small")

@@ -78,9 +78,9 @@ def load() -> str:
 
 def measure_tokenize(text: str, tokens: Path, size: int) -> None:
     """Tokenise a text in a process of its own; print speed and memory."""
-    command = [sys.executable, "-m", "minitensor.models.gpt", "tokenize", text, "--out", tokens]
+    command = [sys.executable, "-m", "minitensor.models.gpt", "tokenize"]
     start = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen([*command, text, "--out", str(tokens)])
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if status:
