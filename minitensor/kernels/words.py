@@ -74,19 +74,18 @@ def _find(slots, entries, letters, text, start, stop):  # type: ignore[no-untype
 def _look_up(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Look up the words that begin in one task's part of the text.
 
-    Its tokens go to `out` from the first of these words' bytes on, since a token has at least one;
-    so do the places of words that are missing.
+    The entry of each, or where a word is missing -1 less its place, goes to `units`, from the first
+    of these words' bytes on.
     """
     s = unpacked(arguments)
     text = array_at(np.uint8, s.text, (s.length,))
     slots, entries = integers_at(s.slots, _SLOTS), array_at(np.int64, s.entries, (_ENTRIES, 4))
     letters = array_at(np.uint8, s.letters, (_ROOM,))
-    tokens, out = array_at(np.uint32, s.tokens, (_ROOM,)), array_at(np.uint32, s.out, (s.length,))
-    missing, counts = integers_at(s.missing, s.length), array_at(np.int64, s.counts, (tasks, 3))
+    units, counts = integers_at(s.units, s.length), array_at(np.int64, s.counts, (tasks, 2))
     start, last = s.length * task // tasks, s.length * (task + 1) // tasks
     while 0 < start < last and not _begins(text, start):
         start += 1
-    at, misses = start, start
+    at = start
     counts[task, 0] = start
     while start < last:
         stop = start + 1
@@ -94,15 +93,11 @@ def _look_up(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
             stop += 1
         entry = slots[_find(slots, entries, letters, text, start, stop)] - 1
         if entry < 0:
-            missing[misses] = (start << _LENGTH_BITS) | (stop - start)
-            misses += 1
-        else:
-            first = entries[entry, 2]
-            for i in range(first, first + entries[entry, 3]):
-                out[at] = tokens[i]
-                at += 1
+            entry = -1 - ((start << _LENGTH_BITS) | (stop - start))
+        units[at] = entry
+        at += 1
         start = stop
-    counts[task, 1], counts[task, 2] = at, misses
+    counts[task, 1] = at
 
 
 def _insert(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -132,9 +127,9 @@ def _insert(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
         entry, begin = entry + 1, end
 
 
-_TABLE = "text length slots entries letters tokens"
-_LOOK_UP = ParallelKernel(_look_up, f"{_TABLE} out missing counts")
-_INSERT = ParallelKernel(_insert, f"{_TABLE} words ends new count size entry letter token")
+_TABLE = "text length slots entries letters"
+_LOOK_UP = ParallelKernel(_look_up, f"{_TABLE} units counts")
+_INSERT = ParallelKernel(_insert, f"{_TABLE} tokens words ends new count size entry letter token")
 _DTYPE = np.dtype(np.float32)  # kernels have one, this one computes with integers alone
 
 
@@ -161,41 +156,54 @@ class WordTable:
             return np.empty(0, np.uint32)
         data = np.frombuffer(text.encode(), np.uint8)
         if data.size > MOST_BYTES:
-            return np.concatenate([np.array(ids, np.uint32) for ids in self.encode([text])])
-        out, missing = np.empty(data.size, np.uint32), np.empty(data.size, np.int64)
-        tasks = tasks_for(data.size, _PARALLEL)
-        counts = np.empty((tasks, 3), np.int64)
-        table: list[Any] = [data, data.size, self.slots, self.entries, self.letters, self.tokens]
-        while True:
-            _LOOK_UP(_DTYPE, tasks, *_addresses(*table, out, missing, counts))
-            misses = np.concatenate([missing[first:end] for first, _, end in counts])
-            if not misses.size:
-                return np.concatenate([out[first:end] for first, end, _ in counts])
-            self._learn(table, misses)
-
-    def _learn(self, table: list[Any], misses: np.ndarray) -> None:
-        """Encode the words that are missing, and put them into the table."""
-        content = table[0].tobytes()
-        words = {
-            content[place : place + length]: number
-            for number, place, length in zip(
-                misses.tolist(),
-                (misses >> _LENGTH_BITS).tolist(),
-                (misses & _LENGTH).tolist(),
-                strict=True,
-            )
-        }
-        found = list(self.encode([word.decode() for word in words]))
-        ends = np.cumsum([len(ids) for ids in found], dtype=np.int64)
-        new = np.fromiter((token for ids in found for token in ids), np.uint32, int(ends[-1]))
-        more = np.array([len(words), sum(map(len, words)), new.size])
-        if (self.used + more > (_ENTRIES, _ROOM, _ROOM)).any():
+            return self._encoded(text)
+        units, tasks = np.empty(data.size, np.int64), tasks_for(data.size, _PARALLEL)
+        counts = np.empty((tasks, 2), np.int64)
+        table = [data, data.size, self.slots, self.entries, self.letters]
+        _LOOK_UP(_DTYPE, tasks, *_addresses(*table, units, counts))
+        found = np.concatenate([units[first:end] for first, end in counts])
+        missing = np.flatnonzero(found < 0)
+        if missing.size and not self._learn(table, found, missing):
+            if not self.used[0]:  # the text alone has more words than there is room for
+                return self._encoded(text)
             self.slots.fill(0)
             self.used[:] = 0
-        numbers = np.fromiter(words.values(), np.int64, len(words))
-        sizes = (len(words), new.size, *self.used.tolist())
-        _INSERT(_DTYPE, 1, *_addresses(*table, numbers, ends, new, *sizes))
+            return self(text)
+        start, size = self.entries[found, 2], self.entries[found, 3]
+        before = np.cumsum(size) - size
+        return self.tokens[np.repeat(start - before, size) + np.arange(size.sum())]
+
+    def _encoded(self, text: str) -> np.ndarray:
+        """Return the tokens of a text without the table."""
+        return np.concatenate([np.array(ids, np.uint32) for ids in self.encode([text])])
+
+    def _learn(self, table: list[Any], found: np.ndarray, missing: np.ndarray) -> bool:
+        """Put the words that are missing into the table, and their entries into `found`.
+
+        Returns False, and does nothing, if there is no room.
+        """
+        places, content = -1 - found[missing], table[0].tobytes()
+        words: dict[bytes, int] = {}
+        entries, firsts = [], []
+        ends = ((places >> _LENGTH_BITS) + (places & _LENGTH)).tolist()
+        for place, end in zip(places.tolist(), ends, strict=True):
+            word = content[place >> _LENGTH_BITS : end]
+            if word not in words:
+                words[word] = len(words)
+                firsts.append(place)
+            entries.append(words[word])
+        encoded = list(self.encode([word.decode() for word in words]))
+        sizes = np.cumsum([len(ids) for ids in encoded], dtype=np.int64)
+        new = np.array([token for ids in encoded for token in ids], np.uint32)
+        more = (len(words), sum(map(len, words)), new.size)
+        if (self.used + more > (_ENTRIES, _ROOM, _ROOM)).any():
+            return False
+        found[missing] = entries + self.used[0]
+        arrays = (self.tokens, np.array(firsts), sizes, new)
+        counts = (len(words), new.size, *self.used.tolist())
+        _INSERT(_DTYPE, 1, *_addresses(*table, *arrays, *counts))
         self.used += more
+        return True
 
 
 def _addresses(*arguments: np.ndarray | int) -> list[int]:
