@@ -159,7 +159,7 @@ class WordTable:
             return self._encoded(text)
         units, tasks = np.empty(data.size, np.int64), tasks_for(data.size, _PARALLEL)
         counts = np.empty((tasks, 2), np.int64)
-        table = [data, data.size, self.slots, self.entries, self.letters]
+        table: list[Any] = [data, data.size, self.slots, self.entries, self.letters]
         _LOOK_UP(_DTYPE, tasks, *_addresses(*table, units, counts))
         found = np.concatenate([units[first:end] for first, end in counts])
         missing = np.flatnonzero(found < 0)
