@@ -28,7 +28,7 @@ from .decoding import Sampling, never, stop_at, stream
 from .gpt_files import VARIANTS, GPTConfig, check_state
 from .python_text import python_text
 from .settings import Settings, amount, count, files, setting, share
-from .task import Checkpoint, Task
+from .task import Checkpoint, CompiledForShapes, Task
 from .text import BPEVocabulary, CharVocabulary, vocabulary_from_json, whole_characters
 from .token_folder import held_out, open_tokens
 
@@ -185,7 +185,7 @@ class Writing(Task):
 
     def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
         """Return `loss`, compiled."""
-        loss = mt.compile(partial(next_token_loss, self.model))
+        loss = CompiledForShapes(partial(next_token_loss, self.model))
         return lambda batch: loss(*batch)
 
     def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
