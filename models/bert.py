@@ -53,6 +53,7 @@ from .bert_data import (
     hold_out,
     read_documents,
     read_table,
+    read_tables,
     stretches,
 )
 from .bert_files import (
@@ -68,6 +69,7 @@ from .bert_files import BertConfig as BertConfig
 from .bert_fused import FusedBert
 from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program
+from .corpus import named
 from .settings import count
 from .task import Checkpoint, CompiledForShapes, Task, common_shapes
 from .text import normalize, read_lines
@@ -590,15 +592,18 @@ class Classification(Task):
         self, settings: ClassificationSettings, checkpoint: Checkpoint | None = None
     ) -> None:
         self.settings: ClassificationSettings = settings
-        rows = read_table(settings.tsv or "")
-        parts = (rows, read_table(settings.valid_tsv)) if settings.valid_tsv else hold_out(rows)
+        tables = settings.tsv or ""
+        rows = read_tables(tables)
+        parts = (rows, read_tables(settings.valid_tsv)) if settings.valid_tsv else hold_out(rows)
         self.digest = digest(parts)
         if checkpoint is None:
             pretrained = read_pretrained(settings.model)
             config, self.tokenizer = pretrained.config, pretrained.tokenizer
             self.labels = sorted({label for label, _ in rows})
             if len(self.labels) < 2:
-                raise InputError(f"{settings.tsv}: all texts have the label {self.labels[0]!r}")
+                raise InputError(
+                    f"{named(settings.tsv or '')}: all texts have the label {self.labels[0]!r}"
+                )
             self.model: Any = BertClassifier(config, len(self.labels))
             pretrained.load_into(self.model, new=("bert.pooler.", "classifier."))
         else:

@@ -22,8 +22,9 @@ from minitensor.data import TokenBatchSampler
 
 from .bert_files import BertConfig, Tokenizer, is_token, pad
 from .command import InputError
+from .corpus import Files, expand
 from .number_words import in_words
-from .settings import Settings, amount, count, setting, share
+from .settings import Settings, amount, count, files, setting, share
 from .text import normalize, read_lines
 
 VALID_SHARE, VALID_MOST = 0.05, 1000  # of what is learned from, held out to validate with
@@ -39,11 +40,11 @@ Block = list[list[int]]  # the tokens of consecutive lines
 class PretrainingSettings(Settings):
     """Settings of pretraining. The defaults suit small texts."""
 
-    text: str | None = setting(
+    text: str | tuple[str, ...] | None = setting(
         None,
-        str,
-        "text to learn from (plain or .gz), an empty line between documents; by default, numbers "
-        "counted in words",
+        files,
+        "text to learn from, an empty line between documents: files (plain or .gz), or patterns "
+        "such as 'texts/*.gz'; by default, numbers counted in words",
     )
     next_sentence: str = setting(
         "no", ("no", "yes"), "also learn if a line follows another; examples are then pairs of them"
@@ -91,8 +92,12 @@ class PretrainingSettings(Settings):
 class ClassificationSettings(Settings):
     """Settings of fine-tuning to a classification."""
 
-    tsv: str | None = setting(None, str, "table to learn from: a label, a tab and a text in a line")
-    valid_tsv: str | None = setting(None, str, "table to validate with; else some is held out")
+    tsv: str | tuple[str, ...] | None = setting(
+        None, files, "tables to learn from: a label, a tab and a text in a line"
+    )
+    valid_tsv: str | tuple[str, ...] | None = setting(
+        None, files, "tables to validate with; else some is held out"
+    )
     model: str | None = setting(
         None, str, "folder of a BERT, or of a run; by default the installed sentence encoder"
     )
@@ -125,14 +130,16 @@ def counting() -> list[list[str]]:
     ]
 
 
-def read_documents(path: str) -> list[list[str]]:
-    """Read the lines of a text's documents, which are separated by empty lines."""
-    documents: list[list[str]] = [[]]
-    for line in map(normalize, read_lines(path)):
-        if line:
-            documents[-1].append(line)
-        elif documents[-1]:
-            documents.append([])
+def read_documents(files: Files) -> list[list[str]]:
+    """Read the lines of documents, which are separated by empty lines or in files of their own."""
+    documents: list[list[str]] = []
+    for path in expand(files):
+        documents.append([])
+        for line in map(normalize, read_lines(path)):
+            if line:
+                documents[-1].append(line)
+            elif documents[-1]:
+                documents.append([])
     return [document for document in documents if document]
 
 
@@ -160,6 +167,11 @@ def hold_out(items: list[T]) -> tuple[list[T], list[T]]:
     chosen = set(range(step - 1, step * number, step))
     train = [item for n, item in enumerate(items) if n not in chosen]
     return train, [items[n] for n in sorted(chosen)]
+
+
+def read_tables(files: Files) -> list[tuple[str, str]]:
+    """Read tables of labels and texts, one after the other."""
+    return [row for path in expand(files) for row in read_table(path)]
 
 
 def read_table(path: str) -> list[tuple[str, str]]:

@@ -16,7 +16,9 @@ A tensor's name ends in its dimensions, and a test holds the names to it:
     H heads   G heads of keys and values   K width of a head, E = H * K   V vocabulary
 
     python -m models.gpt                                learn to write, in a minute
-    python -m models.gpt train --text FILE              learn from a text of yours
+    python -m models.gpt train --text FILES             learn from a text of yours
+    python -m models.gpt tokenize FILES --out FOLDER    the same in two steps, for a text larger
+    python -m models.gpt train --tokens FOLDER          than memory
     python -m models.gpt generate "Once upon a time"    write, by the run or a --model FOLDER
 """
 
@@ -42,6 +44,7 @@ from .gpt_files import GPTConfig as GPTConfig
 from .gpt_files import Tokenizer, read_folder
 from .positions import RotaryPositions
 from .settings import count
+from .token_folder import add_tokenize
 from .training import add_train, load_trained, rate_share, start_task
 from .writing import Writer, Writing, WritingSettings
 
@@ -357,6 +360,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=lambda options: demo())
     commands = parser.add_subparsers(metavar="COMMAND")
     add_train(commands, GPTWriting, DEFAULT_RUN, "learn from a text")
+    add_tokenize(commands)
     command = commands.add_parser("generate", help="write")
     command.add_argument("prompt", nargs="?", default="\n", help="beginning (default: a new line)")
     source = command.add_mutually_exclusive_group()

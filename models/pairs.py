@@ -14,8 +14,9 @@ from minitensor.data import PadCollate, TokenBatchSampler
 
 from .command import InputError
 from .config import NORMS, POSITIONS
+from .corpus import Files, expand, named
 from .number_words import number_pairs, split_numbers
-from .settings import Settings, count, setting, share
+from .settings import Settings, count, files, setting, share
 from .text import (
     EOS,
     PAD,
@@ -38,14 +39,23 @@ collate = PadCollate(PAD)
 class PairSettings(Settings):
     """The settings of any run that learns from pairs of sentences."""
 
-    source: str | None = setting(
-        None, str, "text to learn from, one sentence per line (plain or .gz)"
+    source: str | tuple[str, ...] | None = setting(
+        None,
+        files,
+        "text to learn from, one sentence per line: files (plain or .gz), or patterns such as "
+        "'texts/*.en'",
     )
-    target: str | None = setting(None, str, "its translation, line by line (plain or .gz)")
-    tsv: str | None = setting(None, str, "instead of both: a table of source and target")
-    valid_source: str | None = setting(None, str, "text to validate with; else some is held out")
-    valid_target: str | None = setting(None, str, "its translation")
-    valid_tsv: str | None = setting(None, str, "instead of both: a table")
+    target: str | tuple[str, ...] | None = setting(
+        None, files, "its translation, file by file and line by line"
+    )
+    tsv: str | tuple[str, ...] | None = setting(
+        None, files, "instead of both: tables of source and target"
+    )
+    valid_source: str | tuple[str, ...] | None = setting(
+        None, files, "text to validate with; else some is held out"
+    )
+    valid_target: str | tuple[str, ...] | None = setting(None, files, "its translation")
+    valid_tsv: str | tuple[str, ...] | None = setting(None, files, "instead of both: tables")
     vocabulary: str = setting("word", ("word", "bpe"), "what a token is")
     vocabulary_size: int | None = setting(
         None, count, "tokens per vocabulary; by default all words, or 8000 of BPE"
@@ -115,8 +125,10 @@ class TranslationSettings(PairSettings):
         super().check()
 
 
-def check_data(source: str | None, target: str | None, tsv: str | None, prefix: str = "") -> None:
-    """Raise InputError unless two files were named, or one table, or nothing."""
+def check_data(
+    source: Files | None, target: Files | None, tsv: Files | None, prefix: str = ""
+) -> None:
+    """Raise InputError unless source and target were named, or tables, or nothing."""
     if bool(source) != bool(target):
         raise InputError(f"--{prefix}source and --{prefix}target belong together: give both files")
     if tsv and source:
@@ -140,12 +152,19 @@ class Data:
         return max(len(target) for _, target in self.train)
 
 
-def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[Pair] | None:
-    """Read the pairs of two parallel files or of a table; None if neither is named."""
+def read_pairs(source: Files | None, target: Files | None, tsv: Files | None) -> list[Pair] | None:
+    """Read the pairs of parallel files, each with its own, or of tables; None if none is named."""
     if tsv:
-        return read_tsv(tsv)
+        return [pair for path in expand(tsv) for pair in read_tsv(path)]
     if source and target:
-        return read_parallel(source, target)
+        sources, targets = expand(source), expand(target)
+        if len(sources) != len(targets):
+            raise InputError(
+                f"{named(source)} is {len(sources)} files and {named(target)} {len(targets)}: each "
+                "must have its translation in a file of its own"
+            )
+        both = zip(sources, targets, strict=True)
+        return [pair for paths in both for pair in read_parallel(*paths)]
     return None
 
 

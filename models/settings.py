@@ -46,6 +46,21 @@ def seed_number(text: str) -> int:
     return value
 
 
+def files(text: str) -> str:
+    """Parse the name of a file; several, or a pattern, may be given (`corpus.Files`)."""
+    return text
+
+
+class OneOrMore(argparse.Action):
+    """Stores what an option was given: a tuple, or the value itself if it is one."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store it."""
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
+
+
 def setting(default: Any, kind: Callable[[str], Any] | tuple[str, ...], meaning: str) -> Any:
     """Return a field: its default, the type of its option or a tuple of choices, its meaning.
 
@@ -118,10 +133,12 @@ def read_value(item: Field[Any], value: Any) -> Any:
         if is_text(value) and value in kind:
             return value
         wanted = f"one of {', '.join(kind)}"
-    elif kind is str:
-        if is_text(value) and "\0" not in value:
-            return value
-        wanted = "a text"
+    elif kind in (str, files):
+        many = kind is files and isinstance(value, list) and value
+        names = value if many else [value]
+        if all(is_text(name) and "\0" not in name for name in names):
+            return tuple(value) if many else value
+        wanted = "a text" if kind is str else "names of files"
     elif type(value) is int or (type(value) is float and type(item.default) is float):
         try:
             return kind(str(value))
@@ -142,8 +159,10 @@ def add_settings(
         kind, meaning = item.metadata["kind"], item.metadata["meaning"]
         if item.default is not None and kind is not bool:
             meaning += f" (default: {item.default})"
-        takes = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
+        takes: dict[str, Any] = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
         if kind is bool:
             takes = {"action": "store_true"}
+        elif kind is files:
+            takes = {"action": OneOrMore, "nargs": "+", "metavar": "FILE"}
         name = "--" + item.name.replace("_", "-")
         parser.add_argument(name, default=argparse.SUPPRESS, help=meaning, **takes)

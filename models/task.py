@@ -115,7 +115,10 @@ class Task:
     # Data
 
     def train_batches(self, epoch: int) -> Sequence[Any]:
-        """Return the batches of an epoch, in an order decided by the seed and the epoch alone."""
+        """Return the batches of an epoch, in an order decided by the seed and the epoch alone.
+
+        They may be computed one by one, each where it is asked for.
+        """
         raise NotImplementedError
 
     def valid_batches(self) -> Sequence[Any]:

@@ -11,6 +11,7 @@ begin, end and unknown, in every vocabulary. One line in is one line out, whatev
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import io
 import json
@@ -19,6 +20,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +33,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 # A .gz file may grow to so many bytes, or to so many times its own size where that is more: real
 # text grows to some ten times, and a file made to fill the memory to a thousand times.
 GZIP_MOST, GZIP_TIMES = 64 << 20, 100
+GZIP = b"\x1f\x8b"  # how such a file begins
 # The marks that begin a text in another encoding than UTF-8; the longer ones first.
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -63,17 +66,18 @@ def read_lines(path: str | Path) -> list[str]:
     return split_lines(read_data(path), str(path))
 
 
-def read_text(path: str | Path) -> str:
-    """Read a text file as `read_lines` does, but whole: in Unicode form NFC, lines end in "\\n"."""
-    text = decode(read_data(path), str(path))
-    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
 def read_data(path: str | Path) -> bytes:
     """Read a file, plain or .gz; InputError if it cannot be read, or unpacks to too much."""
-    try:
+    with reading(path):
         data = Path(path).read_bytes()
-        return unpack(data, str(path)) if data[:2] == b"\x1f\x8b" else data
+        return unpack(data, str(path)) if data[:2] == GZIP else data
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn what can go wrong with a file that is read in the block into an InputError."""
+    try:
+        yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is a damaged .gz file: {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -83,14 +87,20 @@ def read_data(path: str | Path) -> bytes:
 
 def unpack(packed: bytes, name: str) -> bytes:
     """Unpack a .gz file; InputError if it grows more than text does."""
-    most, length, parts = max(GZIP_MOST, GZIP_TIMES * len(packed)), 0, []
+    length, parts = 0, []
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         while part := file.read(1 << 20):
             parts.append(part)
             length += len(part)
-            if length > most:
-                raise InputError(f"{name} unpacks to more than {most:,} bytes: unpack it first")
+            check_growth(length, len(packed), name)
     return b"".join(parts)
+
+
+def check_growth(length: int, packed: int, name: str) -> None:
+    """Raise InputError if a .gz file of `packed` bytes grows to `length`, more than text does."""
+    most = max(GZIP_MOST, GZIP_TIMES * packed)
+    if length > most:
+        raise InputError(f"{name} unpacks to more than {most:,} bytes: unpack it first")
 
 
 def split_lines(data: bytes, name: str) -> list[str]:
@@ -108,28 +118,41 @@ def decode(data: bytes, name: str) -> str:
 
     The text is UTF-8, or has the mark of UTF-16 or UTF-32 at its beginning.
     """
-    encoding = next(name for mark, name in MARKS if data.startswith(mark))
+    encoding = encoding_of(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        if encoding in ("UTF-16", "UTF-32"):
-            raise InputError(
-                f"{name} begins as {encoding} text, but is none: {error.reason}"
-            ) from error
-        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        raise InputError(
-            f"{name} is not UTF-8 text: line {line} has the byte 0x{byte:02x}; "
-            "convert it first, for example with iconv -f latin1 -t utf-8"
-        ) from error
+        raise not_text(error, encoding, name) from error
+    check_nul(text, name)
+    if not text.strip():
+        raise InputError(f"{name} is empty")
+    return text
+
+
+def encoding_of(data: bytes) -> str:
+    """Return the encoding of text by the mark at its beginning."""
+    return next(name for mark, name in MARKS if data.startswith(mark))
+
+
+def not_text(error: UnicodeDecodeError, encoding: str, name: str, before: int = 0) -> InputError:
+    """Return the error for a file that is not text, in a part of it with so many lines before."""
+    if encoding in ("UTF-16", "UTF-32"):
+        return InputError(f"{name} begins as {encoding} text, but is none: {error.reason}")
+    line = before + error.object.count(b"\n", 0, error.start) + 1
+    return InputError(
+        f"{name} is not UTF-8 text: line {line} has the byte 0x{error.object[error.start]:02x}; "
+        "convert it first, for example with iconv -f latin1 -t utf-8"
+    )
+
+
+def check_nul(text: str, name: str, before: int = 0) -> None:
+    """Raise InputError for a part of a file, with so many lines before, that has the byte 0."""
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+        line = before + text.count("\n", 0, text.index("\0")) + 1
         raise InputError(
             f"{name} is not UTF-8 text: line {line} has the byte 0x00; if it is UTF-16, "
             "convert it first with iconv -f utf-16le -t utf-8"
         )
-    if not text.strip():
-        raise InputError(f"{name} is empty")
-    return text
 
 
 def read_parallel(source: str | Path, target: str | Path) -> list[Pair]:
@@ -326,8 +349,11 @@ class BPEVocabulary:
         return cls(tokenizer)
 
     @classmethod
-    def train(cls, lines: Iterable[str], size: int) -> BPEVocabulary:
-        """Learn `size` pieces from `lines`, including the 256 bytes and the four specials."""
+    def train(cls, lines: Iterable[str], size: int, *, pieces: bool = False) -> BPEVocabulary:
+        """Learn `size` pieces from `lines`, including the 256 bytes and the four specials.
+
+        - `pieces`: they are no lines, but one text that was cut before spaces or line breaks.
+        """
         tokenizers = require("tokenizers")
         alphabet = byte_alphabet()
         least = len(alphabet) + len(SPECIAL)
@@ -342,7 +368,14 @@ class BPEVocabulary:
             show_progress=False,
         )
         made = cls.make({}, [])
+        if pieces:  # only the first has no space before it
+            before, lines = made.tokenizer.pre_tokenizer, iter(lines)
+            made.tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(False)
+            first = next(lines, "")
+            lines = chain([first if first.startswith(" ") else f" {first}"], lines)
         made.tokenizer.train_from_iterator(lines, trainer)
+        if pieces:
+            made.tokenizer.pre_tokenizer = before
         return made
 
     def __len__(self) -> int:

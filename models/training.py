@@ -175,9 +175,10 @@ class Trainer:
         position, task = self.position, self.task
         start, tokens_before = time.perf_counter(), position.tokens
         saved = start
-        for numbers in list(task.train_batches(position.epoch))[position.batch :]:
+        batches = task.train_batches(position.epoch)
+        for number in range(position.batch, len(batches)):
             self.interrupt.check()
-            batch = task.collate(numbers)
+            batch = task.collate(batches[number])
             tokens = task.count(batch)
             loss, norm = self.step(batch)
             position.batch += 1

@@ -17,19 +17,20 @@ import numpy as np
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
+from minitensor.data import BlockSampler, TokenShards
 from minitensor.optim import AdamW, Optimizer
 from minitensor.serialize import CheckpointError
 
 from .command import InputError
 from .config import config_from_json
+from .corpus import Encoder, named, read_corpus, split
 from .decoding import Sampling, never, stop_at, stream
 from .gpt_files import VARIANTS, GPTConfig, check_state
 from .python_text import python_text
-from .settings import Settings, amount, count, setting, share
+from .settings import Settings, amount, count, files, setting, share
 from .task import Checkpoint, CompiledForShapes, Task
-from .text import BPEVocabulary, CharVocabulary, read_text, vocabulary_from_json, whole_characters
-
-VALID_SHARE, VALID_MOST = 0.1, 100_000  # of the characters of a text: its end is held out
+from .text import BPEVocabulary, CharVocabulary, vocabulary_from_json, whole_characters
+from .token_folder import held_out, open_tokens
 
 # Learning
 
@@ -38,8 +39,14 @@ VALID_SHARE, VALID_MOST = 0.1, 100_000  # of the characters of a text: its end i
 class WritingSettings(Settings):
     """Everything that decides the outcome of a run. The defaults suit the embedded text."""
 
-    text: str | None = setting(
-        None, str, "text to learn from (plain or .gz); by default Python's own reference"
+    text: str | tuple[str, ...] | None = setting(
+        None,
+        files,
+        "text to learn from: files (plain or .gz), or patterns such as 'texts/*.gz'; by default "
+        "Python's own reference",
+    )
+    tokens: str | None = setting(
+        None, str, "instead: a folder that `tokenize` wrote, with its vocabulary"
     )
     vocabulary: str = setting("char", ("char", "bpe"), "what a token is: a character, or by BPE")
     vocabulary_size: int = setting(2000, count, "tokens of BPE")
@@ -66,6 +73,8 @@ class WritingSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError for settings that contradict each other."""
+        if self.text and self.tokens:
+            raise InputError("give either --text or --tokens")
         try:
             self.config(1)
         except ValueError as error:
@@ -94,26 +103,35 @@ class Writing(Task):
 
     def __init__(self, settings: WritingSettings, checkpoint: Checkpoint | None = None) -> None:
         self.settings: WritingSettings = settings
-        text = python_text() if settings.text is None else read_text(settings.text)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        held_out = min(math.ceil(VALID_SHARE * len(text)), VALID_MOST)
-        train, valid = text[:-held_out], text[-held_out:]
-        if checkpoint is not None:
-            self.vocabulary = checkpoint.content["vocabulary"]
-        elif settings.vocabulary == "char":
-            self.vocabulary = CharVocabulary.train(text)
+        self.train: np.ndarray | TokenShards
+        self.valid: np.ndarray | TokenShards
+        if settings.tokens is not None:
+            folder = open_tokens(settings.tokens)
+            self.digest, self.vocabulary = folder.digest, folder.vocabulary
+            self.train, self.valid = folder.train, folder.valid
+            valid_characters = folder.valid_characters
         else:
-            self.vocabulary = BPEVocabulary.train([train], settings.vocabulary_size)
-        self.train = np.array(self.vocabulary.encode_text(train))
-        self.valid = np.array(self.vocabulary.encode_text(valid))
+            text = python_text() if settings.text is None else read_corpus(settings.text)
+            self.digest = hashlib.sha256(text.encode()).hexdigest()
+            valid_characters = held_out(len(text))
+            train, valid = text[:-valid_characters], text[-valid_characters:]
+            if checkpoint is not None:
+                self.vocabulary = checkpoint.content["vocabulary"]
+            elif settings.vocabulary == "char":
+                self.vocabulary = CharVocabulary.train(text)
+            else:
+                size = settings.vocabulary_size
+                self.vocabulary = BPEVocabulary.train(split([train]), size, pieces=True)
+            encoder = Encoder(self.vocabulary)
+            self.train, self.valid = encoder.text(train), encoder.text(valid)
         if min(len(self.train), len(self.valid)) <= settings.context_length:
             raise InputError(
-                f"{settings.text or 'the embedded text'} is too short: of its "
-                f"{len(self.train) + len(self.valid):,} tokens {len(self.valid):,} are held out to "
-                f"validate with, but the context has {settings.context_length}: choose a smaller "
-                "--context-length, or add text"
+                f"{settings.tokens or named(settings.text or 'the embedded text')} is too short: "
+                f"of its {len(self.train) + len(self.valid):,} tokens {len(self.valid):,} are held "
+                f"out to validate with, but the context has {settings.context_length}: choose a "
+                "smaller --context-length, or add text"
             )
-        self.tokens_per_character = len(self.valid) / len(valid)
+        self.tokens_per_character = len(self.valid) / valid_characters
         self.model: Any = type(self).model_class(settings.config(len(self.vocabulary)))
 
     @classmethod
@@ -133,11 +151,9 @@ class Writing(Task):
     def train_batches(self, epoch: int) -> Sequence[Any]:
         """Return batches of places, in random order; pieces begin elsewhere in each epoch."""
         length, size = self.settings.context_length, self.settings.batch_size
-        random = np.random.default_rng((self.settings.seed, epoch))
-        number = max(1, (len(self.train) - 1) // length - 1)
-        first = random.integers(len(self.train) - number * length)
-        places = random.permutation(first + length * np.arange(number))
-        return [places[i : i + size] for i in range(0, number, size)]
+        batches = BlockSampler(len(self.train), length, size, seed=self.settings.seed)
+        batches.set_epoch(epoch)
+        return batches
 
     def valid_batches(self) -> Sequence[Any]:
         """Return batches of places, in order."""
@@ -153,9 +169,10 @@ class Writing(Task):
         """Return the same of the text that is held out."""
         return self.cut(self.valid, places)
 
-    def cut(self, tokens: np.ndarray, places: np.ndarray) -> tuple[Tensor, Tensor]:
+    def cut(self, tokens: np.ndarray | TokenShards, places: np.ndarray) -> tuple[Tensor, Tensor]:
         """Cut pieces of a text."""
         pieces = tokens[places[:, None] + np.arange(self.settings.context_length + 1)]
+        pieces = pieces.astype(np.int64, copy=False)
         return mt.tensor(pieces[:, :-1]), mt.tensor(pieces[:, 1:])
 
     def count(self, batch: tuple[Tensor, Tensor]) -> int:

@@ -26,7 +26,10 @@ OURS: dict[str, list[str]] = {
         "once_differentiable",
         "taking_out",
     ],
-    "minitensor.data": ["PadCollate", "TokenBatchSampler", "pad_sequence"],
+    "minitensor.data": [
+        *("BlockSampler", "PadCollate", "TokenBatchSampler", "TokenShardWriter", "TokenShards"),
+        "pad_sequence",
+    ],
     "minitensor.distributions": [],
     "minitensor.linalg": [],
     "minitensor.nn": [],

@@ -16,6 +16,7 @@ import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor
 from minitensor.models import gpt
+from minitensor.models.corpus import read_corpus
 from minitensor.models.decoding import generate
 from minitensor.models.gpt import GPT, GPTConfig, GPTWriting, example, main
 from minitensor.models.gpt_files import parameter_shapes
@@ -23,7 +24,6 @@ from minitensor.models.python_text import python_text
 from minitensor.models.text import (
     BPEVocabulary,
     CharVocabulary,
-    read_text,
     vocabulary_from_json,
     whole_characters,
 )
@@ -358,7 +358,7 @@ def test_the_embedded_text_is_prose() -> None:
 
 def test_a_text_is_read_with_its_lines(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes("\ufeffone\r\n\r\n  two\rthe\u0301\n".encode())
-    assert read_text(tmp_path / "text") == "one\n\n  two\nth\u00e9\n"
+    assert read_corpus(str(tmp_path / "text")) == "one\n\n  two\nth\u00e9\n"
 
 
 TEXT = "Grüße, 世界!\n\n  — a  text \t with 😀 and 👩‍👩‍👧, again 😀\n"

@@ -1,4 +1,4 @@
-"""Datasets, samplers, collation and DataLoader, as in `torch.utils.data`, and padding."""
+"""Datasets, samplers, collation and DataLoader, as in `torch.utils.data`; tokens in files."""
 
 from ..names import show
 from .collate import PadCollate, default_collate, default_convert, pad_sequence
@@ -21,10 +21,12 @@ from .sampler import (
     TokenBatchSampler,
     WeightedRandomSampler,
 )
+from .tokens import BlockSampler, TokenShards, TokenShardWriter
 from .worker import get_worker_info
 
 __all__ = [
     "BatchSampler",
+    "BlockSampler",
     "ConcatDataset",
     "DataLoader",
     "Dataset",
@@ -38,6 +40,8 @@ __all__ = [
     "SubsetRandomSampler",
     "TensorDataset",
     "TokenBatchSampler",
+    "TokenShardWriter",
+    "TokenShards",
     "WeightedRandomSampler",
     "default_collate",
     "default_convert",
