@@ -14,7 +14,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=$PWD/.venv/arm64
-packages=(numpy numba graphviz safetensors ml_dtypes pytest pytest-xdist hypothesis mpmath)
+host=$(command -v "${PYTHON:-python3}") # of this machine, with Numba
+packages=(numpy graphviz safetensors ml_dtypes pytest pytest-xdist hypothesis mpmath)
 kernels=(kernel_math numerics softmax activation norm linear matmul attention attention_masks chain dropout
     conv rnn embedding loss elementwise reduce bfloat16 precision kernels_decoding pool parallel threading_layers)
 main=(ops machines autograd views inplace module optim random serialize files memory compile compile_models
@@ -43,7 +44,8 @@ unpack() {
         "$home/root/usr/bin/qemu-aarch64-static" "$home/root" "$name" "$name.real" >"$name"
     chmod +x "$name"
     ln -s "$name" "$home/python"
-    "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --upgrade --target "$home/site" \
+    packages+=("$("$host" -c 'import numba; print(f"numba=={numba.__version__}")')")
+    "$host" -m pip install --quiet --disable-pip-version-check --upgrade --target "$home/site" \
         --only-binary :all: --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
         --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 --platform any "${packages[@]}"
@@ -57,12 +59,12 @@ if [ "${1-}" = --unpack ]; then
     exit
 fi
 case $(uname -sm) in
-*arm64 | *aarch64) python=${PYTHON:-python3} ;;
+*arm64 | *aarch64) python=$host ;;
 "Linux x86_64")
     # A script of its own, because `set -e` does not hold in a command whose failure is looked at.
     [ -e "$home/ready" ] || "$BASH" "$0" --unpack || { echo "a Python for ARM cannot be had" >&2; exit 77; }
     python=$home/python
-    export ARM64_COMPILER=${ARM64_COMPILER-$(command -v "${PYTHON:-python3}")}
+    export ARM64_COMPILER=${ARM64_COMPILER-$(realpath -s "$host")}
     export PYTHONPATH=$PWD:$PWD/tests:$home/site MINITENSOR_CACHE=$home/cache
     ;;
 *) echo "a Python for ARM can only be had on Linux for x86-64" >&2; exit 77 ;;
@@ -72,6 +74,9 @@ run() {
     local test=("$python" -m pytest -p no:cacheprovider -m "not torch and not faults and not wheel and not guide")
     [ -z "${ARM64_COMPILER-}" ] || test+=(-p arm64_compiler)
     "${test[@]}" "$@"
+}
+sizes() {
+    MINITENSOR_SIMD=$1 "$python" tests/arm64_compiler.py tests/sizes.py "$2"
 }
 files() {
     local names=("${@/#/tests/test_}")
@@ -84,9 +89,12 @@ case ${1-} in
     ;;
 --part)
     shift
-    run $(files "${part[@]}") "$@"
+    sizes neon 97
+    run -n 2 --dist loadfile $(files "${part[@]}") "$@"
     ;;
 *)
+    sizes neon 7
+    sizes neon+bf16 7
     run -n auto --dist loadfile $(files "${kernels[@]}" "${main[@]}") "$@"
     # The kernels' threads are their own; a user's function may run on Numba's in the same process.
     for layer in omp workqueue tbb; do

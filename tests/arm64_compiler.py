@@ -1,9 +1,14 @@
 """Kernels for ARM, compiled by Numba on this machine for the tests that `tests/arm64.sh` emulates.
 
-Numba and LLVM are some 20 times slower under emulation than what they compile. So, as a pytest
-plugin (`-p arm64_compiler`), this has an interpreter of the machine itself (ARM64_COMPILER names
-it) translate each kernel to ARM's object code, and loads that where Numba would have compiled it.
-The emulated process tells which processor LLVM is to compile for.
+Numba and LLVM are some 20 times slower under emulation. So this has an interpreter of the machine
+itself, which ARM64_COMPILER names, translate each kernel to ARM's object code, and loads that where
+Numba would have compiled it:
+
+    python -m pytest -p arm64_compiler ...
+    python tests/arm64_compiler.py SCRIPT [arguments]
+
+The emulated process tells which processor LLVM is to compile for. The instructions are those that
+Numba makes there.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import importlib
 import os
 import pickle
 import platform
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +34,7 @@ def serve() -> None:
     """Compile what comes in at stdin, and write the object code to stdout."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    cpu, features = pickle.load(requests)
+    cpu, features, dot = pickle.load(requests)
     platform.machine = lambda: "aarch64"
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
@@ -39,6 +45,7 @@ def serve() -> None:
 
     import numba
 
+    importlib.import_module("minitensor.kernels.simd").DOT = dot
     from minitensor.kernels.compiling import compile_to_object_code
     from minitensor.kernels.jit import compiler
 
@@ -67,7 +74,8 @@ def _server() -> Any:
         stdout=subprocess.PIPE,
         env=environment,
     )
-    _ask(server, (llvm.get_host_cpu_name(), llvm.get_host_cpu_features()))
+    dot = importlib.import_module("minitensor.kernels.simd").DOT
+    _ask(server, (llvm.get_host_cpu_name(), llvm.get_host_cpu_features(), dot))
     return server
 
 
@@ -89,10 +97,13 @@ def compile_elsewhere(
     return compile_here(facts, function, pointers, integers, options, pointer)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not sys.argv[1:]:
     serve()
 elif os.environ.get("ARM64_COMPILER"):
     # Not `from minitensor.kernels import objectcode`, which gives a stand-in for the module.
     objectcode: Any = importlib.import_module("minitensor.kernels.objectcode")
     compile_here = objectcode.compile_and_keep
     objectcode.compile_and_keep = compile_elsewhere
+if sys.argv[1:] and __name__ == "__main__":
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")
