@@ -1,4 +1,4 @@
-"""The kernels' own threads beside those of a user's Numba function, on any of its threading layers."""
+"""The kernels' own threads beside those of a user's Numba function, on any threading layer."""
 
 from __future__ import annotations
 
