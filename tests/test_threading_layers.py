@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -15,7 +16,7 @@ from minitensor.kernels.jit import COMPILED
 @pytest.mark.skipif(not COMPILED, reason="NUMBA_DISABLE_JIT is set")
 def test_a_parallel_function_of_a_user_and_kernels_take_turns() -> None:
     """Under the layer that NUMBA_THREADING_LAYER names, or else the first that there is."""
-    import numba
+    numba: Any = importlib.import_module("numba")
 
     @numba.njit(parallel=True)
     def squares(x: Any) -> Any:
