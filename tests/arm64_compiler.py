@@ -13,6 +13,7 @@ Numba makes there.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import os
@@ -76,6 +77,7 @@ def _server() -> Any:
     )
     dot = importlib.import_module("minitensor.kernels.simd").DOT
     _ask(server, (llvm.get_host_cpu_name(), llvm.get_host_cpu_features(), dot))
+    atexit.register(server.communicate)
     return server
 
 
