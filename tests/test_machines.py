@@ -1,4 +1,4 @@
-"""What every machine computes: the same random numbers and products, and the same training.
+"""Random numbers, products and training that are the same on every machine.
 
     python tests/test_machines.py      writes the numbers to compare with, tests/data/machines.json
 
