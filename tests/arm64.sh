@@ -48,7 +48,7 @@ unpack() {
         --only-binary :all: --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
         --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
         --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 --platform any "${packages[@]}"
-    PYTHONPATH=$home/site "$home/python" -c 'import numba'
+    PYTHONPATH=$home/site "$home/python" -c 'import numpy, llvmlite.binding'
     touch "$home/ready"
 }
 
@@ -68,7 +68,8 @@ case $(uname -sm) in
     ;;
 *) echo "a Python for ARM can only be had on Linux for x86-64" >&2; exit 77 ;;
 esac
-"$python" -c 'import sys, platform, numba; print(platform.machine(), "Python", sys.version.split()[0], "numba", numba.__version__)'
+"$python" -c 'import sys, platform, importlib.metadata as metadata
+print(platform.machine(), "Python", sys.version.split()[0], "numba", metadata.version("numba"))'
 run() {
     local test=("$python" -m pytest -p no:cacheprovider -m "not torch and not faults and not wheel and not guide")
     [ -z "${ARM64_COMPILER-}" ] || test+=(-p arm64_compiler)
