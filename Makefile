@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Hundreds of processes import the package: its bytecode is kept, wherever that is switched off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages python314 long clean
+.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages python314 arm long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -66,6 +66,11 @@ pages: $(VENV)/test.installed $(VENV)/browser.installed
 # The core's tests on CPython 3.14; exit code 77 where there is none to be had.
 python314: | $(VENV)/pyvenv.cfg
 	PYTHON=$(RUN) tests/python314.sh -q $(ARGS)
+
+# The tests of kernels, ops and models on ARM, emulated on another machine; exit code 77 where there
+# is no Python for it to be had. Half an hour and more.
+arm: $(VENV)/test.installed
+	PYTHON=$(RUN) tests/arm64.sh $(ARGS)
 
 # What takes hours: random programs, damaged files, runs killed at random, every float32.
 long: $(VENV)/test.installed $(VENV)/torch.installed
