@@ -29,14 +29,19 @@ class Running(threading.local):
 running = Running()
 
 
-def module_path() -> str:
-    """Return the path of the running module, such as "decoder.layers.0.linear1"."""
+def module_path(modules: Sequence[Any] | None = None) -> str:
+    """Return the path of the innermost of the running modules, such as "decoder.layers.0.linear1".
+
+    It is the one in the outermost of them, without what `compile` puts around modules. Those of
+    another time may be given instead.
+    """
+    modules = running.modules if modules is None else modules
     names = []
-    modules = running.modules
     for parent, child in itertools.pairwise(modules):
         path = next((name for name, module in parent.named_modules() if module is child), None)
         names.append(type(child).__name__ if path is None else path)
-    return ".".join(names) if names else (type(modules[0]).__name__ if modules else "")
+    path = ".".join(name for name in names if name != "_orig_mod")
+    return path or "".join(type(module).__name__ for module in modules[-1:])
 
 
 class OutOfMemoryError(MemoryError, RuntimeError):

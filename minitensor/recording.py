@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from .array import Array
 from .autograd import observe
+from .autograd.grad_mode import Mode
 from .autograd.views import replay
 from .core import OPS, Observer, Op, Tensor, state, wrap
 from .errors import is_library, running
@@ -139,8 +140,9 @@ class Recording(Observer):
             return self._leaf(x, array)
         number, box, version = known
         if box is not None and box[0] != version and isinstance(x, Tensor) and x._view is not None:
-            # The memory has changed since: the view is made again.
-            number = self.number(replay(x._view.functions, x._view.base, relaxed=True))
+            # The memory has changed since: the view is made again, unseen by other observers.
+            with Mode(observers=(self,)):
+                number = self.number(replay(x._view.functions, x._view.base, relaxed=True))
             self._keep(x, number)
         return number
 
@@ -297,13 +299,32 @@ def line_of_user() -> str:
     return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
 
 
-def refs(x: Any) -> list[int]:
-    """Return the values that an argument refers to."""
-    if isinstance(x, Ref):
-        return [x.number]
+def leaves(x: Any) -> Iterator[Any]:
+    """Yield what is in tuples, lists and dictionaries."""
     if isinstance(x, dict):
         x = tuple(x.values())
-    return [n for each in x for n in refs(each)] if isinstance(x, tuple) else []
+    if isinstance(x, tuple | list):
+        for each in x:
+            yield from leaves(each)
+    else:
+        yield x
+
+
+def mapped(x: Any, change: Callable[[Any], Any]) -> Any:
+    """Return `x` with `change(each)` for each thing in its tuples, lists and dictionaries."""
+    kind = type(x)
+    if kind is tuple or kind is list:
+        return kind([mapped(each, change) for each in x])
+    if kind is dict:
+        return {key: mapped(each, change) for key, each in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return kind(*[mapped(each, change) for each in x])
+    return change(x)
+
+
+def refs(x: Any) -> list[int]:
+    """Return the values that an argument refers to."""
+    return [each.number for each in leaves(x) if isinstance(each, Ref)]
 
 
 def plain(x: Any) -> Any:

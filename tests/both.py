@@ -124,5 +124,5 @@ def check(function: Callable[[Any], Any], told: str | None = None, error: float 
 
 def replayed(compiled: Any) -> bool:
     """Return True if calls of a compiled function were replayed."""
-    entries = list(calls_of(compiled).entries.values())
+    entries = list(calls_of(compiled).entries)
     return any(plan.forward is not None for entry in entries for plan in entry.plans)

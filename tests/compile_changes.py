@@ -506,7 +506,25 @@ def modes_inside(compile: Any) -> Any:
     return seen
 
 
-@case(ANY)
+@case()
+def blocks_of_autocast_and_inference(compile: Any) -> Any:
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+    c = compile(model)
+    seen = []
+    for n in range(12):
+        x = mt.randn(64, 64, requires_grad=True)
+        rounded = mt.autocast("cpu", dtype=mt.bfloat16, enabled=n % 4 == 1)
+        with rounded, mt.inference_mode(n % 3 == 2):
+            y = c(x)
+        seen += [y, y.is_inference()]
+        if y.requires_grad:
+            y.float().sum().backward()
+            seen += [x.grad, grads(model)]
+            model.zero_grad()
+    return seen
+
+
+@case("Autocast watches a block in it")
 def autocast_inside_and_outside(compile: Any) -> Any:
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
     c = compile(model)
@@ -967,6 +985,26 @@ def checkpointed(compile: Any) -> Any:
         y = f(x) + checkpoint(inner, x, use_reentrant=False).sum()
         y.backward()
         seen += [y, x.grad, grads(model)]
+    return seen
+
+
+@case("Frame watches a block in it")
+def checkpoints_with_changes_in_place(compile: Any) -> Any:
+    def part(x: Any) -> Any:
+        y = x * 2
+        first = y[0]
+        first.mul_(3)
+        y.add_(1)
+        y[1] = first * 2
+        return (y * first).mul_(2).sum()
+
+    c = compile(lambda x: checkpoint(part, x, use_reentrant=False))
+    seen = []
+    for _ in range(4):
+        x = mt.randn(3, 4, requires_grad=True)
+        y = c(x)
+        y.backward()
+        seen += [y, x.grad]
     return seen
 
 

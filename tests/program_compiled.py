@@ -108,7 +108,7 @@ def difference(program: Sequence[str], plain: bool) -> tuple[str, bool]:
             where = "" if expected == ["backward"] else _differ(expected, found)
             if where:
                 return f"call {seed + 1}, compiled:{where}", False
-    every = list(calls_of(compiled).entries.values())
+    every = list(calls_of(compiled).entries)
     return "", any(plan.forward is not None for entry in every for plan in entry.plans)
 
 

@@ -20,7 +20,7 @@ def told(function: Callable[..., Any], *inputs: Any) -> str:
     function(*inputs)  # kernels are compiled before
     compiled = mt.compile(function)
     compiled(*inputs)
-    (entry,) = calls_of(compiled).entries.values()
+    (entry,) = calls_of(compiled).entries
     return explanation(entry)
 
 
@@ -131,7 +131,7 @@ def test_the_plan_tells_its_kernels_and_its_memory() -> None:
     compiled = mt.compile(net)
     for _ in range(3):
         compiled(mt.randn(64, 8)).backward()
-    (entry,) = calls_of(compiled).entries.values()
+    (entry,) = calls_of(compiled).entries
     (plan,) = entry.plans
     shown = plan_explanation(plan)
     assert plan.forward is not None

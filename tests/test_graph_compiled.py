@@ -188,7 +188,7 @@ def test_memory_of_a_compiled_program_is_that_of_its_plan() -> None:
     model, inputs, _ = example()
     compiled = mt.compile(model)
     found = usage(compiled, **inputs)
-    (entry,) = calls_of(compiled).entries.values()
+    (entry,) = calls_of(compiled).entries
     ran = [call for call in entry.graph.calls if call.op is not None]
     assert len(found.forward) == len(ran)
     assert len(found.forward) < len(usage(model, **inputs).forward)

@@ -10,12 +10,12 @@ import pytest
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.core import Tensor, state, wrap
+from minitensor.core import Tensor, wrap
 from minitensor.kernels.jit import COMPILED
 from minitensor.ops.chain import Chain
 from minitensor.replay.chains import MOST, fuse_chains
 from minitensor.replay.compiled import Compiled
-from minitensor.replay.graph import Graph, of_recording
+from minitensor.replay.graph import Graph
 from minitensor.replay.record import CallRecording
 
 pytestmark = pytest.mark.compiled
@@ -29,7 +29,7 @@ def recorded(function: Callable[..., Any], *inputs: Tensor) -> tuple[Graph, list
     with recording:
         outs = function(*inputs)
     outs = list(outs) if isinstance(outs, tuple) else [outs]
-    return of_recording(recording, [recording.output(t) for t in outs]), outs
+    return recording.graph(outs), outs
 
 
 def fused(function: Callable[..., Any], *inputs: Tensor) -> list[str]:
@@ -40,11 +40,7 @@ def fused(function: Callable[..., Any], *inputs: Tensor) -> list[str]:
     mt.manual_seed(3)
     keys = [mt.random.default_generator.key() for _ in range(graph.keys)]
     tensors = dict(zip(graph.inputs, inputs, strict=True))
-
-    def set_grad(on: bool) -> None:
-        state.grad = on
-
-    found = graph.run(tensors, keys, set_grad)
+    found = graph.run(tensors, keys)
     for mine, other in zip(found, outs, strict=True):
         np.testing.assert_array_equal(mine._array, other._array)
     return [call.op.op_name for call in graph.calls]
@@ -186,7 +182,7 @@ def test_gradients_of_random_graphs(seed: int) -> None:
     graph, outs = recorded(function, *leaves)
     graph = fuse_chains(graph)
     again = [t.detach().requires_grad_() for t in leaves]
-    found = graph.run(dict(zip(graph.inputs, again, strict=True)), (), lambda on: None)
+    found = graph.run(dict(zip(graph.inputs, again, strict=True)), ())
     for results, inputs in ((outs, leaves), (found, again)):
         mt.autograd.backward(results, [t.detach() for t in results])
         assert any(t.grad is not None for t in inputs)
@@ -224,7 +220,7 @@ def test_chains_are_replayed_in_kernels_alone(shape: tuple[int, ...]) -> None:
                 np.testing.assert_array_equal(one._array, other._array)
             else:
                 np.testing.assert_allclose(one._array, other._array, rtol=1e-4, atol=1e-4)
-    (entry,) = compiled.entries.values()
+    (entry,) = compiled.entries
     assert not entry.reason
     (plan,) = entry.plans
     assert plan.backward is not None

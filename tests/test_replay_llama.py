@@ -22,7 +22,7 @@ def compiled(function: Callable[..., Any], *args: Any) -> tuple[Any, list[str], 
     call = mt.compile(function)
     for _ in range(3):
         result = call(*args)
-    (entry,) = calls_of(call).entries.values()
+    (entry,) = calls_of(call).entries
     assert not entry.reason
     ops = [c.op.__name__ for c in entry.graph.calls if c.op is not None]
     return result, [fired.rule for fired in entry.fired], ops

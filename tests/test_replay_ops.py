@@ -92,7 +92,7 @@ def programs(compiled: Any) -> tuple[Counter[str], bool]:
 
 def plans(compiled: Any) -> list[Any]:
     found = []
-    for entry in calls_of(compiled).entries.values():
+    for entry in calls_of(compiled).entries:
         for each in entry if isinstance(entry, list) else [entry]:
             found += [plan for plan in each.plans if plan.forward is not None]
     return found

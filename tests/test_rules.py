@@ -15,10 +15,10 @@ from rule_samples import SAMPLES
 
 import minitensor as mt
 from minitensor import Tensor, random
-from minitensor.core import state
 from minitensor.nn import functional as F
 from minitensor.ops.samples import Rand
 from minitensor.replay import calls_of, table
+from minitensor.replay.graph import Graph
 from minitensor.replay.table import RULES
 from models import translation
 from models.bert import BertConfig, BertForPreTraining
@@ -36,7 +36,7 @@ def entry_of(function: Function, *args: Any) -> Any:
     function(*args)  # compiles kernels
     compiled = mt.compile(function)
     compiled(*args)
-    (entry,) = calls_of(compiled).entries.values()
+    (entry,) = calls_of(compiled).entries
     assert entry.reason == ""
     return entry
 
@@ -63,7 +63,7 @@ def rewritten(entry: Any) -> Function:
         for number, t in graph.tensors.items():
             tensors.setdefault(number, t)
         keys = [random.default_generator.key() for _ in range(graph.keys)]
-        (out,) = graph.run(tensors, keys, lambda on: setattr(state, "grad", on))
+        (out,) = graph.run(tensors, keys)
         return out
 
     return run
@@ -102,6 +102,20 @@ def test_without_gradients_too(name: str) -> None:
     with mt.no_grad():
         args = [a.detach() for a in args]
         assert check_same(function, *args)[-1] == name
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_values_that_a_rule_adds_have_the_shapes_of_results(name: str) -> None:
+    function, *args = SAMPLES[name](Rand())
+    graph = entry_of(function, *args).graph
+    numbers = [n for call in graph.calls for n in call.outs]
+    every = Graph(graph.values, graph.calls, graph.inputs, numbers)
+    given = dict(zip(graph.inputs, args, strict=True)) | graph.tensors
+    with mt.no_grad():
+        made = every.run(given, range(graph.keys))
+    for n, t in zip(numbers, made, strict=True):
+        value = graph.values[n]
+        assert (tuple(value.shape), value.dtype) == (tuple(t.shape), t._array.dtype)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -304,7 +304,7 @@ def memory_of(options: argparse.Namespace) -> tuple[str, bytes]:
         raise InputError(f"{options.target} is not replayed: {error}") from error
     except Exception as error:
         raise InputError(f"{options.target} raised {explained(error)}") from error
-    (entry,) = calls_of(compiled).entries.values()
+    (entry,) = calls_of(compiled).entries
     told = f"{explanation(entry)}\n{plan_explanation(entry.plans[0])}"
     return told, chart(f"{options.target}: memory", found)
 

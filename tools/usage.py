@@ -23,7 +23,7 @@ from minitensor.graph.trace import leaves
 from minitensor.random import default_generator
 from minitensor.replay.compiled import Compiled, CompiledNode, Plan, Room
 from minitensor.replay.plan import NotReplayable
-from minitensor.replay.values import signature
+from minitensor.replay.values import arguments
 
 
 @dataclass
@@ -115,14 +115,13 @@ class _Meter(Observer):
 
 def _plan(calls: Compiled, inputs: Any, options: Any) -> tuple[Plan, list[Tensor]]:
     """Return the plan of a compiled function's call, and the tensors that it is to be given."""
-    tensors: list[Tensor] = []
-    calls.entries.clear()
+    calls.kinds.clear()
     calls.function(*inputs, **options)  # which may make what it keeps, such as a table of positions
     calls(*inputs, **options)
-    (entry,) = calls.entries.values()
+    (entry,) = calls.entries
     if entry.reason:
         raise NotReplayable(entry.reason)
-    signature((inputs, options), tensors)
+    _, tensors = arguments(inputs, options)
     _differentiate(Plan(entry.graph, entry.form, Room())(tensors))  # which makes workspaces grow
     entry.plans = [Plan(entry.graph, entry.form, Room())]
     return entry.plans[0], tensors

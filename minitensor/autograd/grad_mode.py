@@ -89,6 +89,8 @@ class observe(Mode):
 class _Inference(Observer):
     """Turns the results of ops into inference tensors, except views of other tensors."""
 
+    sees_whole = True
+
     def ran(
         self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:

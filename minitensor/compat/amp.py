@@ -86,12 +86,14 @@ class autocast:  # PyTorch's name
 @contextlib.contextmanager
 def _block(on: bool) -> Iterator[None]:
     """Round the products of this thread if `on`, and those of their backward pass."""
-    with rounding(on), observe(_Backward()) if on else contextlib.nullcontext():
+    with rounding(on), observe(_Autocast()) if on else contextlib.nullcontext():
         yield
 
 
-class _Backward(Observer):
+class _Autocast(Observer):
     """Lets the backward rule of each op round as its forward rule did."""
+
+    sees_whole = True
 
     def ran(
         self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]

@@ -25,6 +25,7 @@ class Observer:
     """
 
     sees_writes = False  # if True, in-place changes run as ops even without recording
+    sees_whole = False  # if True, a compiled call may be shown to it as one op
 
     def ran(
         self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]

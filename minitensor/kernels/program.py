@@ -40,7 +40,9 @@ class Program:
         self._calls = np.empty((0, 3), np.int64)
         self._kept: list[Any] = []
         self._made_with: tuple[int, bool, Any] | None = None
-        self._moved: list[tuple[np.ndarray, np.ndarray]] = []
+        # Of all words that point into moved memory: where, into which, and how far from its start
+        self._moved: tuple[np.ndarray, ...] = (np.empty(0, np.int64),) * 3
+        self._moves = 0
         self._keyed: list[tuple[int, np.ndarray]] = []
 
     @contextmanager
@@ -93,7 +95,9 @@ class Program:
         words = self._words
         inside = (words >= start) & (words < start + size) & (self._when >= since)
         at = np.flatnonzero(inside)
-        self._moved.append((at, words[at] - start))
+        found = at, np.full(len(at), self._moves), words[at] - start
+        self._moved = tuple(map(np.append, self._moved, found))
+        self._moves += 1
 
     def rekey(self, number: int, key: int) -> None:
         """Let a random key be key `number` of each run."""
@@ -104,9 +108,8 @@ class Program:
 
     def set(self, addresses: Sequence[int], keys: Sequence[int]) -> None:
         """Set where the moved memory lies now, in the order of calls of `move`, and the keys."""
-        for place, (at, offsets) in zip(addresses, self._moved, strict=True):
-            if len(at):
-                self._words[at] = offsets + place
+        at, which, offsets = self._moved
+        self._words[at] = np.array(addresses, np.int64)[which] + offsets
         for number, at in self._keyed:
             self._words[at], self._words[at + 1] = key_words(keys[number])
 

@@ -6,8 +6,9 @@ import sys
 import threading
 import warnings
 import weakref
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -22,22 +23,24 @@ from ..dtype import get_default_dtype
 from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
-from ..recording import refs
+from ..recording import leaves, refs
 from .chains import fuse_chains
-from .graph import Call, Graph, aliased, of_recording
+from .graph import Call, Graph, aliased
 from .guards import Guards
-from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, bytes_of, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
-from .values import form, formed, signature
+from .values import arguments, form, formed
 
 PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
 _CHANGES = "it changes"
+_SHOWN = 3  # recordings that may show code that was not known
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 # One call is recorded or replayed at a time; meanwhile those of other threads run as they are.
 _lock = threading.RLock()
+_AS_IT_IS = object()
 
 
 class Compiled:
@@ -45,63 +48,80 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
         self.function, self.explains = function, explain
-        self.entries: OrderedDict[Any, Entry] = OrderedDict()
+        self.kinds: dict[Any, list[Entry]] = {}  # of arguments: recorded calls
         self.told: set[str] = set()
         self.rooms: list[Room] = []
-        self._again: set[Any] = set()  # kinds of calls that changed what they read, once
+        self._tries: Counter[Any] = Counter()  # by kind: calls whose recording was not kept
+        self._reached: dict[CodeType, Any] = {}  # code that ran in them
 
     def __reduce__(self) -> Any:
         return Compiled, (self.function, self.explains)  # a copy records anew
 
+    @property
+    def entries(self) -> list[Entry]:
+        """All recorded calls that are kept."""
+        return [entry for entries in self.kinds.values() for entry in entries]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a plan if there is one for such arguments."""
-        if not COMPILED or state.observers or random.uses_torch_dropout():
+        if not COMPILED or random.uses_torch_dropout():
             return self.function(*args, **kwargs)
-        tensors: list[Tensor] = []
-        modes = state.grad, *ready()[:2], get_default_dtype()
-        kind = signature((args, kwargs), tensors), *modes
-        for key in ((*kind, number) for number in range(_VARIANTS)):
-            if key not in self.entries:
-                if not _lock.acquire(blocking=False):
-                    return self.function(*args, **kwargs)
-                try:
-                    return self._record(key, tensors, args, kwargs)
-                finally:
-                    _lock.release()
-            entry = self.entries[key]
+        for observer in state.observers:
+            if not observer.sees_whole:
+                if not observer.sees_writes:  # otherwise it is a recording of the ops
+                    self._tell(f"{type(observer).__name__} watches the block that it is in")
+                return self.function(*args, **kwargs)
+        now, observers = ready(), tuple(map(type, state.observers))
+        given, tensors = arguments(args, kwargs)
+        kind = given, state.grad, now[:2], get_default_dtype(), observers
+        if not _lock.acquire(blocking=False):
+            return self.function(*args, **kwargs)
+        try:
+            entry = self._entry(kind)
+            if entry is None:
+                return self._record(kind, tensors, args, kwargs)
+            result = _AS_IT_IS if entry.reason else self._replay(entry, tensors, now)
+        finally:
+            _lock.release()
+        return self.function(*args, **kwargs) if result is _AS_IT_IS else result
+
+    def _entry(self, kind: Any) -> Entry | None:
+        """Return the recorded call for such arguments, None if there is none yet."""
+        entries = self.kinds.get(kind)
+        if entries is None:
+            return None
+        changed = ""
+        for entry in entries:
+            entry.used = next(clock)
             changed = entry.guards.changed()
             if not changed:
-                break
-        else:
-            entry.reason = f"{changed} changes from call to call"
-            entry.guards = Guards()
-            self._tell(entry.reason)
-        self.entries.move_to_end(key)
-        plan = None
-        if not entry.reason and _lock.acquire(blocking=False):
-            try:
-                room = self._room()
-                plan = None if room is None else entry.plan(room)
-                return self.function(*args, **kwargs) if plan is None else plan(tensors)
-            except NotReplayable as error:
-                entry.reason = str(error)
-                self._tell(entry.reason)
-            except Exception:  # which the function raises too, or not
-                if plan is not None:
-                    entry.plans.remove(plan)
-            finally:
-                _lock.release()
-        return self.function(*args, **kwargs)
-
-    def _room(self) -> Room | None:
-        """Return memory that no backward pass is to use any more; None if all is in use."""
-        for room in self.rooms:
-            if room.idle:
-                return room
-        if len(self.rooms) == _TURNS:
+                return entry
+        if len(entries) < _VARIANTS:
             return None
-        self.rooms.append(Room())
-        return self.rooms[-1]
+        entry.reason = f"{changed} changes from call to call"
+        entry.guards = Guards()
+        self._tell(entry.reason)
+        return entry
+
+    def _replay(self, entry: Entry, tensors: Sequence[Tensor], now: Any) -> Any:
+        """Return the result by a plan, `_AS_IT_IS` if the function has to run."""
+        plan = None
+        try:
+            # Memory that no backward pass is to use any more
+            room = next((room for room in self.rooms if room.idle), None)
+            if room is None and len(self.rooms) < _TURNS:
+                room = Room()
+                self.rooms.append(room)
+            if room is not None:
+                plan = entry.plan(room, now)
+                return plan(tensors)
+        except NotReplayable as error:
+            entry.reason = str(error)
+            self._tell(entry.reason)
+        except Exception:  # which the function raises too, or not
+            if plan is not None:
+                entry.plans.remove(plan)
+        return _AS_IT_IS
 
     def traced(self, inputs: Any, options: Any) -> Any:
         """Return the program that `graph.trace` runs for a call, and why it is not replayed."""
@@ -109,12 +129,14 @@ class Compiled:
 
         return traced(self, inputs, options)
 
-    def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
+    def _record(self, kind: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """Call the function, and record the call for the next one with such arguments."""
         guards = Guards()
         guards.watch(self.function, "the function")
-        guards.watch(args, "an argument")
-        guards.watch(kwargs, "an argument")
+        for x in leaves((args, kwargs)):
+            if not isinstance(x, Tensor):
+                guards.watch(x, "an argument")
+        guards.reach(self._reached)
         arguments = {id(t._array) for t in tensors}
         recording = CallRecording(
             {n: name for n, name in guards.leaves.items() if n not in arguments}
@@ -126,20 +148,21 @@ class Compiled:
             result = self.function(*args, **kwargs)
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
-        entry = self.entries[key] = Entry(guards, "", self.explains)
-        if len(self.entries) > PLANS:
-            self.entries.popitem(last=False)
-        entry.reason = self._obstacle(recording, guards)
-        if entry.reason.startswith(_CHANGES) and key not in self._again:
-            self._again.add(key)  # perhaps something that is made once: try the next call
-            del self.entries[key]
+        entry = Entry(guards, self._obstacle(recording, guards), self.explains)
+        # It may have shown code that was not known, or made something once: try the next call.
+        shown = not entry.reason and guards.reach(recording.functions)
+        if self._tries[kind] < (_SHOWN if shown else entry.reason.startswith(_CHANGES)):
+            self._tries[kind] += 1
+            self._reached |= recording.functions
             return result
+        if len(self.kinds) == PLANS and kind not in self.kinds:
+            del self.kinds[min(self.kinds, key=lambda k: self.kinds[k][0].used)]
+        self.kinds.setdefault(kind, []).append(entry)
         if not entry.reason:
             try:
                 outputs: list[Any] = []
                 entry.form = form(result, outputs)
-                numbers = [recording.output(t) for t in outputs]
-                entry.graph = of_recording(recording, numbers)
+                entry.graph = recording.graph(outputs)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
                 guards.numbers(entry.graph.read)
@@ -172,9 +195,6 @@ class Compiled:
         changed = guards.changed()
         if changed:
             return f"{_CHANGES} {changed}"
-        guards.numbers(recording.read)
-        for code, names in recording.functions.items():
-            guards.globals(code, names)
         return ""
 
     def _tell(self, reason: str) -> None:
@@ -199,10 +219,11 @@ class Entry:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
         self.explains = explains
         self.plans: list[Plan] = []
+        self.used = next(clock)
 
-    def plan(self, room: Room) -> Plan:
+    def plan(self, room: Room, now: Any) -> Plan:
         """Return the plan that runs in this memory; NotReplayable if there can be none."""
-        self.plans = [plan for plan in self.plans if plan.made_for == ready()]
+        self.plans = [plan for plan in self.plans if plan.made_for == now]
         for plan in self.plans:
             if plan.broken:
                 raise NotReplayable(plan.broken)
@@ -232,8 +253,9 @@ class Plan:
     def __init__(self, graph: Graph, form: Any, room: Room, explains: bool = False) -> None:
         self.graph, self.form, self.room, self.explains = graph, form, room, explains
         self.arena = room.arena
-        self.leaves = _last_used_first(graph)
-        self.sources = graph.inputs + self.leaves
+        leaves = _last_used_first(graph)
+        self.sources = graph.inputs + leaves
+        self.leaves = [graph.tensors[n] for n in leaves]
         self.forward: Pass | None = None
         self.backward: Pass | None = None
         self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
@@ -246,33 +268,37 @@ class Plan:
         before = generator.get_state() if self.graph.keys else None
         try:
             keys = [generator.key() for _ in range(self.graph.keys)]
-            tensors = [*inputs, *(self.graph.tensors[n] for n in self.leaves)]
+            tensors = [*inputs, *self.leaves]
             arrays = [_contiguous(t._array) for t in inputs]
             if self.forward is None or (self._asked and self.backward is None):
-                outs = self._make(arrays, tensors, keys)
+                moved = self._make(arrays, tensors, keys)
                 self._asked = False
             else:
                 self._made, self.inner = [], []  # nobody asked for the gradients of the last call
-                outs = self._replay(arrays, keys)
+                moved = self.forward.run(arrays, keys)
         except BaseException:
             if before is not None:
                 generator.set_state(before)
             raise
+        assert self.forward is not None
+        outs: list[Any] = self.forward.results(moved)
         made: dict[int, Tensor] = {}
         boxes: dict[int, Any] = {}  # tensors that share memory count its changes together
-        for n, out, place in zip(self.graph.outputs, outs, self._outs, strict=True):
+        for n, out, place in zip(self.graph.outputs, outs, self.forward.places, strict=True):
             if n not in made:
                 made[n] = tensors[self.sources.index(n)] if out is None else wrap(out)
                 if isinstance(place, Place):
                     made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
         found = [made[n] for n in self.graph.outputs]
-        if self.differentiates:
-            self._attach(found, tensors, arrays, keys)
-        for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
+        node = self._attach(found, tensors, moved, keys) if self.differentiates else Node()
+        for observer in state.observers:
+            if observer.sees_whole:
+                observer.ran(node, tensors, {}, found)
+        for n, new in zip(reversed(self.graph.updates), reversed(found), strict=False):
             target = tensors[self.sources.index(n)]
-            target._array[...] = out._array
+            target._array[...] = new._array
             target._bump()
-        return formed(self.form, iter(found))
+        return formed(self.form, found)
 
     def _explain(self) -> None:
         if self.explains:
@@ -284,38 +310,35 @@ class Plan:
 
     def _make(
         self, arrays: Sequence[np.ndarray], tensors: Sequence[Tensor], keys: Sequence[int]
-    ) -> list[Any]:
-        """Run the ops, and keep what they do as a program."""
+    ) -> list[np.ndarray]:
+        """Run the ops, and keep what they do as a program; return the memory that moves."""
         self.made_for = ready()
         self.forward = self.backward = None
-        trace = self.trace = Trace(self.arena, keys)
         count = len(arrays)
+        trace = self.trace = Trace(self.arena, keys, count)
         for number, array in enumerate(arrays):
-            if array.nbytes:
-                trace.keep(array, owner=number)
+            trace.keep(array, owner=number)
         for call in self.graph.calls:
             for x in call.args:
                 if isinstance(x, np.ndarray):  # a number
                     trace.keep(x)
-        leaves: dict[int, Tensor] = {}
         self.inner = []
-        for number, (n, t) in enumerate(zip(self.sources, tensors, strict=True)):
+        for number, t in enumerate(tensors):
             leaf = wrap(arrays[number] if number < count else t._array)
             leaf._requires_grad = t.requires_grad and state.grad
-            leaves[n] = leaf
             self.inner.append(leaf)
-            if number >= count and leaf._array.nbytes:
+            if number >= count:
                 trace.keep(leaf._array)
-        with Mode(grad=state.grad), trace:
-            outs = self.graph.run(leaves, keys, lambda on: setattr(state, "grad", on))
+        others = tuple([o for o in state.observers if not o.sees_whole])
+        with Mode(observers=others), trace.noting():
+            outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
         self._made = [
             None if n in self.sources else out
             for n, out in zip(self.graph.outputs, outs, strict=True)
         ]
-        self._inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
+        inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
-        self._moved, self._outs = self._movable(found)
-        self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
+        self.forward = Pass(trace, inputs, found)
         if ready() != self.made_for:  # a workspace grew: what was noted first is out of date
             self.made_for = ()
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
@@ -327,39 +350,11 @@ class Plan:
         if not self.differentiates:
             self._made, self.inner = [], []
             self._explain()
-        self._given = [m.owner[m.owner.start :][: m.size].copy() for m in self._moved]
-        return [_output(place, self._given) for place in self._outs]
+        new = [m.owner[m.owner.start :][: m.size].copy() for m in self.forward.movable[count:]]
+        return [*arrays, *new]
 
     differentiates = _asked = False  # does it record; did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
-
-    def _movable(self, arrays: Sequence[Any]) -> tuple[list[Movable], list[Any]]:
-        """Return the buffers that results lie in, and for each result its place, or a copy's."""
-        moved: dict[int, Movable] = {}
-        places: list[Any] = []
-        for a in arrays:
-            found = None if a is None or not a.nbytes else self.trace.memory.find(_range(a)[0])
-            if a is None:
-                places.append(None)
-            elif found is None and a.nbytes:
-                raise NotReplayable("it returns numbers made outside of the ops")
-            elif found is None or not hasattr(found[0], "lent"):
-                if found is None or not isinstance(found[0], int):
-                    places.append(a)  # small, and always at the same address
-                elif found[0] < len(self.graph.inputs):
-                    raise NotReplayable("it returns a view of an argument")
-                else:  # a gradient that is one of those that came in
-                    at = found[0] + len(self._moved)
-                    places.append(Place((at,), found[1], a.shape, a.strides, a.dtype, 0))
-            else:
-                buffer = found[0]
-                if id(buffer) not in moved:
-                    start = buffer.ctypes.data + buffer.start
-                    moved[id(buffer)] = Movable(start, buffer.count, buffer.lent, buffer)
-                number = list(moved).index(id(buffer))
-                offset = a.ctypes.data - moved[id(buffer)].start
-                places.append(Place(number, offset, a.shape, a.strides, a.dtype, 0))
-        return list(moved.values()), places
 
     def _saved_sources(self) -> set[int]:
         """Return the numbers of the inputs and leaves that a backward rule needs."""
@@ -378,13 +373,6 @@ class Plan:
                     stack.append(edge[0])
         return saved
 
-    def _replay(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> list[Any]:
-        """Run the program; return the outputs, each in memory of its own."""
-        assert self.forward is not None
-        self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
-        self.forward.run([*map(bytes_of, arrays), *self._given], keys)
-        return [_output(place, self._given) for place in self._outs]
-
     # Backward
 
     def _attach(
@@ -393,14 +381,15 @@ class Plan:
         tensors: Sequence[Tensor],
         arrays: Sequence[np.ndarray],
         keys: Sequence[int],
-    ) -> None:
-        """Link the results to a node of the graph."""
+    ) -> CompiledNode:
+        """Link the results to a node of the graph, and return it."""
         node = CompiledNode(self, tensors, arrays, keys)
         node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
                 out._edge, out._requires_grad = (node, number), True
         self.room.node = weakref.ref(node)
+        return node
 
     def gradients(
         self, node: CompiledNode, grads: Sequence[Tensor | None]
@@ -417,49 +406,37 @@ class Plan:
             if self.backward is None:
                 self._asked = not self._made
                 return None if self._asked else self._make_backward(which, [a for _, a in given])
-            return self._replay_backward(which, [a for _, a in given], node)
+            if which != self._which:  # gradients of other outputs
+                return None
+            arrays = [*node.arrays, *(a for _, a in given)]
+            return self.backward.results(self.backward.run(arrays, node.keys))
         except NotReplayable as error:
             self.broken = str(error)
             return None
-
-    def _replay_backward(
-        self, which: tuple[int, ...], given: Sequence[np.ndarray], node: CompiledNode
-    ) -> list[np.ndarray | None] | None:
-        """Run the program, if it is for gradients of these outputs."""
-        if which != self._which or self.backward is None:
-            return None
-        found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
-        arrays = [*map(bytes_of, node.arrays), *self._given, *map(bytes_of, given)]
-        self.backward.run([*arrays, *found], node.keys)
-        return [_output(place, found, arrays) for place in self._grads]
 
     def _make_backward(
         self, which: tuple[int, ...], given: Sequence[np.ndarray]
     ) -> list[np.ndarray | None]:
         """Run the backward pass, and keep what it does as a program."""
-        trace, count = self.trace, len(self._inputs)
+        assert self.forward is not None
+        trace, count = self.trace, self.trace.inputs
         incoming = []
         for number, array in enumerate(given):
-            array = array.copy()
-            if array.nbytes:
-                trace.keep(array, owner=count + number)
-            incoming.append(array)
+            incoming.append(array.copy())
+            trace.keep(incoming[-1], owner=count + number)
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []
         for n, array in zip(which, incoming, strict=True):
             out = self._made[n]
             assert out is not None
             roots.append((edge_for(out), wrap(array)))
-        with Mode(grad=False), trace:
+        with Mode(grad=False), trace.noting():
             found = run_backward(roots, False, wanted)
             del roots
         arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
-        self._moved_back, self._grads = self._movable(arrays)
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
-        self.backward = Pass(
-            trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
-        )
+        self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
         self._made, self.inner = [], []
         if ready() != self.made_for:
             self.made_for = ()
@@ -472,7 +449,7 @@ class Plan:
         with Mode(grad=True):
             inner = [aliased(t, recorded) for t in node.tensors]
             tensors = dict(zip(self.sources, inner, strict=True))
-            outs = self.graph.run(tensors, node.keys, lambda on: setattr(state, "grad", on))
+            outs = self.graph.run(tensors, node.keys)
         roots = [(edge_for(o), g) for o, g in zip(outs, grads, strict=True) if g is not None]
         wanted = {edge_for(t): n for n, t in enumerate(inner) if t.requires_grad}
         with Mode(grad=recorded):
@@ -529,15 +506,6 @@ class CompiledNode(Node):
 def _range(a: np.ndarray) -> tuple[int, int]:
     low, high = np.lib.array_utils.byte_bounds(a)
     return low, high - low
-
-
-def _output(place: Any, given: Sequence[np.ndarray], arrays: Sequence[np.ndarray] = ()) -> Any:
-    """Return the array at a place in the memory given to it, or a copy of one elsewhere."""
-    if isinstance(place, Place):
-        if isinstance(place.owner, tuple):
-            return array_of(arrays[place.owner[0]], place).copy()
-        return array_of(given[place.owner], place)
-    return None if place is None else place.copy()
 
 
 def _contiguous(a: np.ndarray) -> np.ndarray:

@@ -6,9 +6,10 @@ import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core import OPS
+from ..errors import module_path
 from ..graph.numbers import number
 from ..ops.chain import Chain
 from .graph import Call
@@ -54,9 +55,10 @@ def plan_explanation(plan: Plan) -> str:
     lines = [f"compile: replayed, forward: {_program(plan.forward)}"]
     if plan.backward is not None:
         lines.append(f"  backward: {_program(plan.backward)}")
-    moved = {"inputs": plan._inputs, "outputs": plan._moved}
+    moved = {"inputs": plan.forward.movable[: plan.forward.coming]}
+    moved["outputs"] = plan.forward.movable[plan.forward.coming :]
     if plan.backward is not None:
-        moved["gradients"] = plan._moved_back
+        moved["gradients"] = plan.backward.movable[plan.backward.coming :]
     sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
     leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
     sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")
@@ -66,25 +68,13 @@ def plan_explanation(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def path_of(modules: tuple[Any, ...]) -> str:
-    """Return the path of the innermost of modules that run, in the outermost one."""
-    if not modules:
-        return ""
-    if "_orig_mod" in modules[0]._modules:  # what `compile` returned
-        return path_of(modules[1:])
-    paths = (path for path, module in modules[0].named_modules() if module is modules[-1])
-    return next(paths, type(modules[-1]).__name__)
-
-
 def _block(call: Call) -> str:
     """Return the path of the module that ran a call, down to the first number: layers.*."""
-    path = re.sub(r"(?<![^.])\d+(?![^.])", "*", path_of(call.modules))
+    path = re.sub(r"(?<![^.])\d+(?![^.])", "*", module_path(call.modules))
     start, numbered, _ = path.partition("*")
     if numbered:
         return start + numbered
-    return path.partition(".")[0] or (
-        type(call.modules[-1]).__name__ if call.modules else "in no module"
-    )
+    return path.partition(".")[0] or "in no module"
 
 
 def _ops(calls: Iterable[Call]) -> str:

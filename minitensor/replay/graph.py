@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..core import OPS, Alias, Tensor, wrap
-from ..recording import Ref, Value, refs
+from ..autograd.grad_mode import Mode
+from ..core import Alias, Tensor, state, wrap
+from ..recording import Ref, Value, mapped, refs
 from .plan import Key
 
 
@@ -77,7 +78,7 @@ class Graph:
         if any(array is None for array in needed.values()):
             return None
         small = Graph(self.values, [made], [], [number])
-        (out,) = small.run({n: wrap(a) for n, a in needed.items() if a is not None}, (), bool)
+        (out,) = small.run({n: wrap(a) for n, a in needed.items() if a is not None})
         return out._array
 
     def without_unused(self) -> Graph:
@@ -91,12 +92,7 @@ class Graph:
         self.calls = kept[::-1]
         return self
 
-    def run(
-        self,
-        tensors: Mapping[int, Tensor],
-        keys: Sequence[int],
-        set_grad: Callable[[bool], Any],
-    ) -> list[Tensor]:
+    def run(self, tensors: Mapping[int, Tensor], keys: Sequence[int] = ()) -> list[Tensor]:
         """Run the ops on tensors for the inputs and leaves; return the outputs."""
         env = dict(tensors)
         left = self.users()
@@ -104,60 +100,20 @@ class Graph:
         def now(x: Any) -> Any:
             if isinstance(x, Ref):
                 return env[x.number]
-            if isinstance(x, Key):
-                return keys[x.number]
-            if type(x) is tuple:
-                return tuple([now(each) for each in x])
-            return x
+            return keys[x.number] if isinstance(x, Key) else x
 
-        for call in self.calls:
-            args = [now(a) for a in call.args]
-            if call.op is None:
-                env[call.outs[0]] = args[0].detach()
-            else:
-                set_grad(call.grad)
-                made = call.op.apply(*args, **{name: now(a) for name, a in call.kwargs.items()})
+        with Mode(grad=state.grad):
+            for call in self.calls:
+                args, kwargs = mapped(call.args, now), mapped(call.kwargs, now)
+                state.grad = call.grad
+                made = args[0].detach() if call.op is None else call.op.apply(*args, **kwargs)
                 env.update(zip(call.outs, made if type(made) is tuple else (made,), strict=True))
-                del made
-            del args
-            for number in call.reads:
-                left[number] -= 1
-                if not left[number]:
-                    env.pop(number, None)
-            for number in call.outs:
-                if not left[number]:
-                    env.pop(number, None)
+                del made, args, kwargs
+                left.subtract(call.reads)
+                for number in (*call.reads, *call.outs):
+                    if not left[number]:
+                        env.pop(number, None)
         return [env[number] for number in self.outputs]
-
-
-def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
-    """Return the graph of a recording that returns these values."""
-    keys = {key: Key(number) for number, key in enumerate(recording.keys)}
-
-    def keyed(x: Any) -> Any:
-        if type(x) is int:
-            return keys.get(x, x)
-        if isinstance(x, Ref) and x.number in recording.numbers:
-            return recording.values[x.number].array
-        return tuple([keyed(each) for each in x]) if type(x) is tuple else x
-
-    calls = [
-        Call(
-            None if c.op == "Detach" else OPS[c.op],
-            keyed(c.args),
-            {name: keyed(x) for name, x in c.kwargs.items()},
-            tuple(c.outs),
-            grad,
-            c.line,
-            modules,
-        )
-        for c, (grad, modules) in zip(recording.calls, recording.ran_in, strict=True)
-    ]
-    graph = Graph(
-        recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
-        recording.tensors, len(keys), recording.requires, updates=list(recording.updates),
-    )  # fmt: skip
-    return graph.without_unused()
 
 
 def aliased(t: Tensor, grad: bool) -> Tensor:

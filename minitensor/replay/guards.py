@@ -2,8 +2,11 @@
 
 The code of a function reads globals, variables of enclosing functions, defaults, and attributes of
 modules, classes and other objects. Each is noted with where it was found; before a plan is used,
-all are looked up again. An equal number is as good as the same one; of everything else it must be
-the same object, and its own attributes and elements are watched too.
+all are looked up again, in one pass of compiled code. An equal number is as good as the same one;
+of everything else it must be the same object, and its own attributes and elements are watched too.
+
+Containers and other objects among the attributes of an object count only if the code names them
+that was reached so far: an object may hold much that nobody reads.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import operator
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,11 +30,54 @@ from ..nn.module import Module
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _MISSING = object()
+_MODULE = Module.__mro__
 _DEPTH = 20  # of attributes and elements
 _PYTHON = str(Path(operator.__file__).parent)
+# Of classes, those that have no part in a call, or run only if the class is called in it.
 _OF_CLASSES = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"}
 _OF_CLASSES |= {"_version", "__dataclass_fields__", "__dataclass_params__", "__match_args__"}
+_OF_CLASSES |= {"__init__", "__repr__", "__reduce__", "__getstate__", "__setstate__", "__del__"}
 _UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", "__builtins__"}
+_UNWATCHED |= {"_non_persistent_buffers_set"}
+_ANY_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple"}  # read attributes by any name
+
+
+class _Reads:
+    """Values as `get(where, key)` found them, each with a name."""
+
+    def __init__(self, get: Callable[[Any, Any], Any]) -> None:
+        self.get = get
+        self.where: list[Any] = []
+        self.keys: list[Any] = []
+        self.names: list[str] = []
+        self.values: list[Any] = []
+
+    def add(self, where: Any, key: Any, name: str) -> Any:
+        """Note what is found now, and return it."""
+        self.where.append(where)
+        self.keys.append(key)
+        self.names.append(name)
+        self.values.append(self._now(where, key))
+        return self.values[-1]
+
+    def hold(self) -> bool:
+        """Return True if each is the same object."""
+        return all(map(operator.is_, map(self.get, self.where, self.keys), self.values))
+
+    def changed(self) -> str:
+        """Return the name of one that is neither the same nor an equal number, or ""."""
+        for number, (where, key) in enumerate(zip(self.where, self.keys, strict=True)):
+            now = self._now(where, key)
+            if not _same(now, self.values[number]):
+                return self.names[number]
+            self.values[number] = now
+        return ""
+
+    def _now(self, where: Any, key: Any) -> Any:
+        try:
+            return self.get(where, key)
+        except (KeyError, AttributeError, ValueError):  # the last of an empty cell
+            return _MISSING
 
 
 class Guards:
@@ -42,15 +89,18 @@ class Guards:
     def __init__(self) -> None:
         self.leaves: dict[int, str] = {}
         self.hooked = ""  # the name of a module with hooks
-        self._entries: list[tuple[Any, Any, Any, str]] = []  # where, key, value, name
-        self._tensors: list[tuple[Tensor, Any, bool, str]] = []
-        self._contents: list[tuple[Any, list[Any], str]] = []
-        self._keys: list[tuple[Any, list[Any], str]] = []
+        self._items, self._attributes = _Reads(operator.getitem), _Reads(getattr)
+        self._sizes = _Reads(operator.length_hint)
+        self._ordered: list[Any] = []  # containers of which the elements count, and those
+        self._elements: list[Any] = []
         self._iterators: list[tuple[Any, Any, str]] = []
-        self._seen: dict[int, Any] = {}
         self._generators: list[tuple[Any, bytes, str]] = []
+        self._seen: dict[Any, Any] = {}  # by id(), what is watched
+        self._named = {"forward"}  # what the code names
+        self._waiting: list[tuple[Any, ...]] = []  # attributes that no code has named
         self.watch(np.random.mtrand._rand, "np.random")  # type: ignore[attr-defined]
-        self._globals: set[tuple[int, str]] = set()
+
+    # What is watched
 
     def watch(self, x: Any, name: str, depth: int = 0) -> None:
         """Watch an object, with what it has."""
@@ -61,27 +111,30 @@ class Guards:
         self._seen[id(x)] = x
         if isinstance(x, Tensor):
             self.leaves[id(x._array)] = name
-            self._tensors.append((x, x._array, x._requires_grad, name))
+            self._attributes.add(x, "_array", name)
+            self._attributes.add(x, "_requires_grad", name)
         elif isinstance(x, type):
             self._class(x, name, depth)
         elif isinstance(x, list | tuple | set | frozenset | deque):
             if isinstance(x, list | set | deque):
-                self._contents.append((x, list(x), name))
+                self._content(x, name)
             for number, each in enumerate(x):
-                self.watch(each, f"{name}[{number}]", depth + 1)
+                if not isinstance(each, _PLAIN):
+                    self.watch(each, f"{name}[{number}]", depth + 1)
         elif isinstance(x, dict):
-            self._keys.append((x, list(x), name))
+            self._content(x, name)
             for key in x:
-                self._entry(x, key, f"{name}[{key!r}]", depth)
+                self._read(self._items, x, key, f"{name}[{key!r}]", depth)
         elif isinstance(x, FunctionType):
             if is_library(x.__code__.co_filename):
                 return
             for free, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-                self._entry(cell, "cell_contents", free, depth)
+                self._read(self._attributes, cell, "cell_contents", free, depth)
             for key in ("__defaults__", "__kwdefaults__", "__code__"):
-                self._entry(x, key, f"{name}.{key}", depth)
-            self._attributes(x, name, depth)
-            self.globals(x.__code__, x.__globals__)
+                self._read(self._attributes, x, key, f"{name}.{key}", depth)
+            self._members(vars(x), vars(x), name, depth)
+            self._content(vars(x), name)
+            self.code(x.__code__, x.__globals__)
         elif isinstance(x, partial):
             self.watch((x.func, x.args, x.keywords), name, depth)
         elif isinstance(x, Iterator) and type(x).__module__ in ("builtins", "itertools"):
@@ -96,17 +149,45 @@ class Guards:
             if x._registered_hooks is not None:
                 self.hooked = self.hooked or name
             for members in (x._parameters, x._buffers, x._modules):
-                self._keys.append((members, list(members), name))
-                for key in members:
-                    self._entry(members, key, f"{name}.{key}", depth)
-            self._attributes(x, name, depth)
-            self._class(type(x), name, depth)
+                self._content(members, name)
+                self._members(members, members, name, depth, whole=True)
+            whole = any(is_library(_file(k)) and k not in _MODULE for k in type(x).__mro__)
+            self._content(vars(x), name, ordered=False)
+            self._members(vars(x), vars(x), name, depth, whole)
+            self._class(type(x), name, depth, whole=whole)
         elif not is_library(_file(type(x))):
             if type(getattr(x, "__dict__", None)) is dict:
-                self._attributes(x, name, depth)
+                self._content(vars(x), name)
+                self._members(vars(x), vars(x), name, depth)
             self._class(type(x), name, depth, x)
 
-    def _class(self, kind: type, name: str, depth: int, x: Any = None) -> None:
+    def _read(self, reads: _Reads, where: Any, key: Any, name: str, depth: int) -> None:
+        self.watch(reads.add(where, key, name), name, depth + 1)
+
+    def _content(self, x: Any, name: str, ordered: bool = True) -> None:
+        """Watch how many elements a container has, and which; of a dictionary its keys."""
+        self._sizes.add(x, 0, name)
+        if ordered and x:
+            self._ordered.append(x)
+            self._elements += x
+
+    def _members(
+        self, where: Any, keys: Iterable[str], name: str, depth: int, whole: bool = False
+    ) -> None:
+        """Watch attributes; unless `whole`, objects wait until code names them."""
+        waiting = []
+        for key in keys:
+            if key in _UNWATCHED or key in _OF_CLASSES:
+                continue
+            plain = isinstance(where.get(key), (*_PLAIN, Tensor, Module))
+            if whole or plain or key in self._named or "getattr" in self._named or key[:2] == "__":
+                self._read(self._items, where, key, f"{name}.{key}", depth)
+            else:
+                waiting.append(key)
+        if waiting:
+            self._waiting.append((where, waiting, name, depth))
+
+    def _class(self, kind: type, name: str, depth: int, x: Any = None, whole: bool = False) -> None:
         """Watch the attributes of a user's class and of those that it is derived from.
 
         Those of an instance `x` that are in slots are watched too.
@@ -114,54 +195,72 @@ class Guards:
         for each in kind.__mro__:
             if _is_foreign(_file(each)) or each.__module__ == "builtins":
                 continue
-            if (id(each), "") not in self._globals:
-                self._globals.add((id(each), ""))
-                self._keys.append((vars(each), list(vars(each)), each.__name__))
-                for key in vars(each):
-                    if key not in _OF_CLASSES:
-                        self._entry(vars(each), key, f"{each.__name__}.{key}", depth)
+            if (id(each), "") not in self._seen:
+                self._seen[id(each), ""] = each
+                self._content(vars(each), each.__name__, ordered=False)
+                self._members(vars(each), vars(each), each.__name__, depth, whole)
             slots = vars(each).get("__slots__", ())
             for key in (slots,) if isinstance(slots, str) else slots:
                 if x is not None and key not in _OF_CLASSES:
-                    self._entry(x, key, f"{name}.{key}", depth)
+                    self._read(self._attributes, x, key, f"{name}.{key}", depth)
 
-    def _attributes(self, x: Any, name: str, depth: int) -> None:
-        attributes = vars(x)
-        self._keys.append((attributes, list(attributes), name))
-        for key in attributes:
-            if key not in _UNWATCHED:
-                self._entry(attributes, key, f"{name}.{key}", depth)
+    # What code names
 
-    def _entry(self, where: Any, key: Any, name: str, depth: int) -> None:
-        value = _look_up(where, key)
-        self._entries.append((where, key, value, name))
-        self.watch(value, name, depth + 1)
-
-    def globals(self, code: CodeType, names: dict[str, Any]) -> None:
-        """Watch the globals that a function reads."""
-        for name in code.co_names:
-            if name in names and (id(names), name) not in self._globals:
-                self._globals.add((id(names), name))
-                self._entry(names, name, name, 0)
-                self._of_module(names[name], name, code.co_names)
+    def code(self, code: CodeType, names: dict[str, Any]) -> None:
+        """Watch what the code of a function reads, whose globals are `names`."""
+        if code in self._seen:
+            return
+        self._seen[code] = code
+        self._named |= _named(code)
+        self._globals(code, names)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                self.globals(constant, names)
+                self.code(constant, names)
 
-    def _of_module(self, module: Any, name: str, names: tuple[str, ...]) -> None:
-        """Watch the attributes of a user's module that a function names."""
-        if isinstance(module, ModuleType) and not _is_foreign(module.__dict__.get("__file__")):
-            for key in names:
-                if key in vars(module) and (id(vars(module)), key) not in self._globals:
-                    self._globals.add((id(vars(module)), key))
-                    self._entry(vars(module), key, f"{name}.{key}", 0)
-                    self._of_module(vars(module)[key], f"{name}.{key}", names)
+    def _globals(self, code: CodeType, names: dict[str, Any]) -> None:
+        """Watch the globals that code names, and what it names of the user's modules."""
+        for name in code.co_names:
+            if name in names:
+                value = names[name]
+                if (id(names), name) not in self._seen:
+                    self._seen[id(names), name] = names
+                    self._read(self._items, names, name, name, 0)
+                users = isinstance(value, ModuleType) and not _is_foreign(
+                    vars(value).get("__file__")
+                )
+                if users and (code, id(value)) not in self._seen:
+                    self._seen[code, id(value)] = value
+                    self._globals(code, vars(value))
+
+    def settle(self) -> None:
+        """Watch the attributes that code names which was reached after their object."""
+        count = -1
+        while count != len(self._named):
+            count = len(self._named)
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                self._members(*each)
+
+    def reach(self, functions: Mapping[CodeType, tuple[dict[str, Any], Any]]) -> bool:
+        """Watch what functions read that have run; return False if all of it was watched.
+
+        Of each, `functions` has the globals and what it found in variables of enclosing functions.
+        """
+        before = len(self._items.values), len(self._attributes.values)
+        for code, (names, free) in functions.items():
+            if code not in self._seen:
+                self.watch(free, code.co_name)
+                self.code(code, names)
+        self.settle()
+        return before != (len(self._items.values), len(self._attributes.values))
 
     def numbers(self, tensors: list[Tensor]) -> None:
         """Watch the numbers of tensors: they must not be changed in place."""
         for x in tensors:
             if x._version_box is not None:
-                self._contents.append((x._version_box, list(x._version_box), "a mask"))
+                self._content(x._version_box, "a mask")
+
+    # What has changed
 
     def drawn(self) -> str:
         """Return the name of a generator of NumPy from which numbers were drawn, or ""."""
@@ -169,23 +268,28 @@ class Guards:
 
     def changed(self) -> str:
         """Return the name of something that is not as it was, or ""."""
-        for where, key, value, name in self._entries:
-            now = where.get(key, _MISSING) if type(where) is dict else _look_up(where, key)
-            if now is not value and not (type(now) is type(value) and _equal(now, value)):
-                return name
-        for x, array, requires_grad, name in self._tensors:
-            if x._array is not array or x._requires_grad is not requires_grad:
-                return name
-        for dictionary, keys, name in self._keys:
-            if list(dictionary) != keys:
-                return name
-        for x, before, name in self._contents:
-            if len(x) != len(before) or not all(map(_same, x, before)):
-                return name
-        for x, position, name in self._iterators:
-            if _position(x) != position:
-                return name
-        return ""
+        try:
+            if (
+                self._items.hold()
+                and self._attributes.hold()
+                and self._sizes.hold()
+                and all(map(operator.is_, chain.from_iterable(self._ordered), self._elements))
+                and all(_position(x) == position for x, position, _ in self._iterators)
+            ):
+                return ""
+        except (KeyError, AttributeError, ValueError):  # something is missing
+            pass
+        changed = self._items.changed() or self._attributes.changed() or self._sizes.changed()
+        at = 0
+        for x in () if changed else self._ordered:
+            before = self._elements[at : at + len(x)]
+            if not all(map(_same, x, before)):
+                places = zip(self._sizes.where, self._sizes.names, strict=True)
+                return next(name for where, name in places if where is x)
+            self._elements[at : at + len(x)] = x
+            at += len(x)
+        iterators = (name for x, before, name in self._iterators if _position(x) != before)
+        return changed or next(iterators, "")
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -198,14 +302,16 @@ def _equal(a: Any, b: Any) -> bool:
     return isinstance(a, _PLAIN) and bool(a == b)
 
 
-def _look_up(where: Any, key: Any) -> Any:
-    """Return an entry of a dictionary, or an attribute such as the content of a cell."""
-    if isinstance(where, dict | MappingProxyType):
-        return where.get(key, _MISSING)
-    try:
-        return getattr(where, key)
-    except (AttributeError, ValueError):  # the latter of an empty cell
-        return _MISSING
+def _named(code: CodeType) -> set[str]:
+    """Return what code may name: attributes, globals, and texts such as "scale"."""
+    names = set(code.co_names)
+    constants = list(code.co_consts)
+    for x in constants:
+        if isinstance(x, str):
+            names.update(x.split("."))  # for `operator.attrgetter`
+        elif isinstance(x, tuple):
+            constants += x
+    return names | {"getattr"} if names & _ANY_NAME else names
 
 
 def _position(x: Any) -> Any:

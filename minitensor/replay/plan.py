@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ from ..kernels.parallel import address, address_of_bytes, recording
 from ..kernels.precision import rounds
 from ..kernels.program import Program
 from ..kernels.residual import add as _add
+from ..recording import mapped
 
 _NATIVE = {_matmul, _add}  # functions that kernels compute, or say where they do not
 _LOW, _HIGH = 1 << 32, 1 << 47  # where addresses lie, and numbers do not
@@ -117,32 +119,29 @@ class Memory:
 
 
 class Trace:
-    """Takes the place of `state.quietly` in a `with` block, and notes all that is computed."""
+    """Takes the place of `state.quietly` in a block, and notes all that is computed."""
 
-    def __init__(self, arena: memory.Arena, keys: Sequence[int]) -> None:
-        self.arena, self.memory = arena, Memory()
+    def __init__(self, arena: memory.Arena, keys: Sequence[int], inputs: int) -> None:
+        self.arena, self.memory, self.inputs = arena, Memory(), inputs
         self.keys = {key: Key(number) for number, key in enumerate(keys)}
         self.time = 0
         self.events: list[tuple[int, list[Any] | Step]] = []  # kernel calls, or a step
         self.kept: list[Any] = []
         self._buffers = 0  # those of the arena that `memory` knows
 
-    def __enter__(self) -> Trace:
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is computed in this block."""
         self._quietly = state.quietly
-        self._inside = self.arena.entered()
-        self._inside.__enter__()
-        state.quietly = self  # type: ignore[assignment]
-        recording.calls = []
-        return self
-
-    def __exit__(self, kind: type | None, *exception: object) -> None:
-        try:
-            if kind is None:
+        with self.arena.entered():
+            state.quietly = self  # type: ignore[assignment]
+            recording.calls = []
+            try:
+                yield
                 self._catch_up()
-        finally:
-            recording.calls = None
-            state.quietly = self._quietly
-            self._inside.__exit__(None, None, None)
+            finally:
+                recording.calls = None
+                state.quietly = self._quietly
 
     def part(self) -> list[tuple[int, list[Any] | Step]]:
         """Return the events since this was last asked."""
@@ -224,15 +223,13 @@ class Trace:
             return False
         kept: set[int] = set()
         for function, _, _, packed, record in calls:
-            if not function:
+            if function:
+                words = [_integers(packed, record)]
+            else:
                 kept.update(_address_of(x) for x in packed if isinstance(x, bytes | np.ndarray))
-                for x in packed:
-                    if isinstance(x, bytes):
-                        words = np.frombuffer(x[: len(x) // 8 * 8], np.int64)
-                        if not self._known_words(words, kept):
-                            return False
-                continue
-            if not self._known_words(_integers(packed, record), kept):
+                texts = [x[: len(x) // 8 * 8] for x in packed if isinstance(x, bytes)]
+                words = [np.frombuffer(x, np.int64) for x in texts]
+            if not all(self._known_words(each, kept) for each in words):
                 return False
         return True
 
@@ -280,24 +277,22 @@ class Trace:
             if isinstance(x, np.ndarray):
                 self.keep(x)
         step.outs = self.placed(results)
-        step.made = [
-            Place(b, b.start, shape, _strides(shape, np.dtype(dtype)), np.dtype(dtype), self.time)
-            for b, shape, dtype in self.arena.made
-        ]
+        step.made = self.placed(
+            [np.ndarray(shape, dtype, b, b.start) for b, shape, dtype in self.arena.made]
+        )
         return step
 
     def placed(self, x: Any) -> Any:
         """Return a value with a Place for each array, and a Key for each random key."""
+        return mapped(x, self._placed)
+
+    def _placed(self, x: Any) -> Any:
         if isinstance(x, np.ndarray):
             found = self.memory.find(address(x)) if x.nbytes else None
             if found is None:
-                return x.copy() if not x.nbytes else x
-            owner, offset = found
-            return Place(owner, offset, x.shape, x.strides, x.dtype, self.time)
-        if type(x) in (tuple, list):
-            return type(x)([self.placed(each) for each in x])
-        if type(x) is dict:
-            return {name: self.placed(each) for name, each in x.items()}
+                return x if x.nbytes else x.copy()
+            strides = tuple([s if n > 1 else 0 for n, s in zip(x.shape, x.strides, strict=True)])
+            return Place(*found, x.shape, strides, x.dtype, self.time)
         return self.keys.get(x, x) if type(x) is int else x
 
 
@@ -317,24 +312,37 @@ class Movable:
 class Pass:
     """The events of one pass, forward or backward, ready to run again.
 
-    `native` is the number of kernels that run without Python, `steps` that of the other events.
+    - coming: the memory that it is given; of `movable`, the rest is that of its results.
+    - native: the number of kernels that run without Python; steps: that of the other events.
     """
 
-    def __init__(self, trace: Trace, events: list[Any], movable: Sequence[Movable]) -> None:
-        self._movable = {
-            m.owner if _comes_in(m.owner) else id(m.owner): n for n, m in enumerate(movable)
-        }
-        self._since = [m.since for m in movable]
-        self._kept = [trace.kept, [m.owner for m in movable]]
+    def __init__(self, trace: Trace, coming: Sequence[Movable], results: Sequence[Any]) -> None:
+        self.movable, self.coming = list(coming), len(coming)
+        self._numbers = {_key(m.owner): n for n, m in enumerate(coming)}
+        places = trace.placed(results)
+        for place in places:
+            owner: Any = getattr(place, "owner", None)
+            if isinstance(place, np.ndarray) and place.nbytes:
+                raise NotReplayable("it returns numbers made outside of the ops")
+            if isinstance(owner, int) and owner < trace.inputs:
+                raise NotReplayable("it returns a view of an argument")
+            if hasattr(owner, "lent") and id(owner) not in self._numbers:
+                self._numbers[id(owner)] = len(self.movable)
+                start = owner.ctypes.data + owner.start
+                self.movable.append(Movable(start, owner.count, owner.lent, owner))
+        self.places = self._fixed(places)
+        self._kept = [trace.kept, self.movable]
         self._arena = trace.arena
         self._program = Program()
         self._items: list[Any] = []  # steps, and ranges of kernels
         calls: list[Any] = []
         times: list[int] = []
         count = 0
-        for time, event in events:
+        for time, event in trace.part():
             if isinstance(event, Step):
-                self._items.append(self._fixed(event))
+                self._items.append(event)
+                for name in ("args", "kwargs", "outs", "made", "saved", "sums"):
+                    setattr(event, name, self._fixed(getattr(event, name)))
                 continue
             calls += event
             times += [time] * len(event)
@@ -344,57 +352,68 @@ class Pass:
             self._items.append(range(count, more))
             count = more
         self._program.take(calls, times)
-        for m in movable:
+        for m in self.movable:
             self._program.move(m.start, m.size, m.since)
         for key, slot in trace.keys.items():
             self._program.rekey(slot.number, key)
         self.native = len(self._program)
         self.steps = sum(isinstance(item, Step) for item in self._items)
 
-    def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        """Run, with the movable arrays of this time (contiguous bytes) and its random keys."""
+    def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> list[np.ndarray]:
+        """Run on what comes in this time, contiguous arrays and random keys.
+
+        Return all movable memory: those arrays, and new memory that has the results.
+        """
+        new = [memory.empty((m.size,), np.uint8) for m in self.movable[self.coming :]]
+        arrays = [*arrays, *new]
         self._program.set([address(a) for a in arrays], keys)
         if not self.steps:
             self._program.run()
-            return
+            return arrays
+        contents = [bytes_of(a) for a in arrays]
         with self._arena.entered():
             for item in self._items:
                 if type(item) is range:
                     self._program.run(item.start, item.stop)
                 else:
-                    self._do(item, arrays, keys)
+                    self._do(item, contents, keys)
+        return arrays
+
+    def results(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        """Return the results, in the memory that `run` returned; copies of what lies elsewhere."""
+        found: list[np.ndarray | None] = []
+        for place in self.places:
+            if type(place) is not Place:
+                found.append(None if place is None else place.copy())
+            else:
+                array = array_of(arrays[place.owner], place)
+                found.append(array.copy() if place.owner < self.coming else array)
+        return found
 
     # Steps in Python
 
-    def _fixed(self, step: Step) -> Step:
-        """Return a step with arrays in place of what does not move."""
-        for name in ("args", "kwargs", "outs", "made", "saved", "sums"):
-            setattr(step, name, self._at_rest(getattr(step, name)))
-        return step
+    def _fixed(self, x: Any) -> Any:
+        """Return a value with arrays in place of what does not move."""
 
-    def _at_rest(self, x: Any) -> Any:
-        if isinstance(x, Place):
-            number = self._movable.get(x.owner if _comes_in(x.owner) else id(x.owner))
-            if number is None or x.time < self._since[number]:
+        def fixed(x: Any) -> Any:
+            if type(x) is not Place:
+                return x
+            number = self._numbers.get(_key(x.owner))
+            if number is None or x.time < self.movable[number].since:
                 return array_of(x.owner, x)
-            offset = x.offset if _comes_in(x.owner) else x.offset - x.owner.start
+            offset = x.offset if isinstance(x.owner, int) else x.offset - x.owner.start
             return replace(x, owner=number, offset=offset)
-        if type(x) in (tuple, list):
-            return type(x)([self._at_rest(each) for each in x])
-        if type(x) is dict:
-            return {name: self._at_rest(each) for name, each in x.items()}
-        return x
+
+        return mapped(x, fixed)
 
     def _do(self, step: Step, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        def now(x: Any) -> Any:
-            kind = type(x)
-            if kind is Place:
+        def at(x: Any) -> Any:
+            if type(x) is Place:
                 return array_of(arrays[x.owner], x)
-            if kind is tuple or kind is list:
-                return kind([now(each) for each in x])
-            if kind is dict:
-                return {name: now(each) for name, each in x.items()}
-            return keys[x.number] if kind is Key else x
+            return keys[x.number] if type(x) is Key else x
+
+        def now(x: Any) -> Any:
+            return mapped(x, at)
 
         run, rule = step.run, step.rule
         node: Any = None
@@ -434,15 +453,14 @@ class Pass:
                 target[...] = x
 
 
-def _comes_in(owner: Any) -> bool:
-    return isinstance(owner, int)
+def _key(owner: Any) -> int:
+    return owner if isinstance(owner, int) else id(owner)
 
 
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
     """Return the array at a place."""
     content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
-    strides = [s if n > 1 else 0 for n, s in zip(place.shape, place.strides, strict=True)]
-    return np.ndarray(place.shape, place.dtype, content, place.offset, strides)
+    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
 
 
 def bytes_of(x: np.ndarray) -> np.ndarray:
@@ -450,14 +468,6 @@ def bytes_of(x: np.ndarray) -> np.ndarray:
     low, high = np.lib.array_utils.byte_bounds(x)
     content: Any = (ctypes.c_char * (high - low)).from_address(low)
     return np.frombuffer(content, np.uint8)
-
-
-def _strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
-    strides, step = [], dtype.itemsize
-    for length in reversed(shape):
-        strides.append(step)
-        step *= length
-    return tuple(reversed(strides))
 
 
 def _address_of(x: Any) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -23,8 +23,9 @@ from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
 from ..nn import masks
-from ..recording import WATCHED, Call, Names, Recording, Ref, Value, line_of_user, refs
-from .plan import NotReplayable
+from ..recording import WATCHED, Names, Recording, Ref, Value, leaves, line_of_user
+from .graph import Call, Graph
+from .plan import Key, NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
     inspect.unwrap(getattr(creation, name)).__code__
@@ -42,14 +43,15 @@ _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
+_BELOW = tuple(str(Path(_NUMPY).parent / name) for name in ("numpy", "numba", "llvmlite"))
 _PYTHON = str(Path(contextlib.__file__).parent)
 
 
 def _is_below(frame: FrameType | None) -> bool:
-    """Return True for code that no user's code called but through this library or NumPy."""
+    """Return True for code that no user's code called but through this library or what it uses."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if is_library(file) or file.startswith(_NUMPY):
+        if is_library(file) or file.startswith(_BELOW):
             return True
         if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
             return False
@@ -69,34 +71,27 @@ def _kind(code: CodeType) -> str:
     return "below" if is_library(code.co_filename) else "any"
 
 
-def _has_array(x: Any) -> bool:
-    if isinstance(x, list | tuple):
-        return any(map(_has_array, x))
-    return isinstance(x, Tensor | np.ndarray)
-
-
 class CallRecording(Recording):
     """Records a call of user code.
 
-    - leaves: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
-    - functions: the user's functions that ran, each with its globals.
+    - found: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
+    - functions: the user's functions that ran, each with its globals and variables of others.
     """
 
-    def __init__(self, leaves: Mapping[int, str]) -> None:
-        super().__init__(Names({}, dict(leaves)), lambda op: False)
+    calls: list[Call]  # type: ignore[assignment]  # with what a graph knows of each
+
+    def __init__(self, found: Mapping[int, str]) -> None:
+        super().__init__(Names({}, dict(found)), lambda op: False)
         self.problem = ""  # the first reason why the call cannot be repeated
-        self.functions: dict[CodeType, dict[str, Any]] = {}
-        # Of each call: did it record for a backward pass, and which modules were running?
-        self.ran_in: list[tuple[bool, tuple[Any, ...]]] = []
+        self.functions: dict[CodeType, tuple[dict[str, Any], tuple[Any, ...]]] = {}
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
-        self.keys: list[int] = []
+        self.keys: dict[int, Key] = {}  # the random keys that were drawn
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
         self._before: dict[int, int] = {}
         self._away = 0  # the number of imports, and of kernels that are made, that run
-        self.numbers: set[int] = set()  # the values that are numbers, as arrays of 0 dimensions
-        self.read: list[Tensor] = []  # leaves whose numbers the library looked at
+        self.asked: list[tuple[int, str]] = []  # masks that the library looked at, and lines
         self._constant: set[int] = set()
 
     def __enter__(self) -> CallRecording:
@@ -105,10 +100,12 @@ class CallRecording(Recording):
         self._key = self._generator.key
 
         def key() -> int:
-            self.keys.append(self._key())
-            return self.keys[-1]
+            made: int = self._key()
+            self.keys[made] = Key(len(self.keys))
+            return made
 
         self._generator.key = key  # type: ignore[method-assign]
+        self._outside = state.observers
         self._collects = gc.isenabled()
         gc.disable()  # which may run anybody's code
         super().__enter__()
@@ -136,11 +133,7 @@ class CallRecording(Recording):
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         name = self.names.tensors.get(id(array), "")
-        if not isinstance(x, Tensor):
-            if array.ndim:
-                self.refuse("it computes with a NumPy array")
-            self.numbers.add(len(self.values))
-        elif not name and id(array) not in self._constant:
+        if not name and id(array) not in self._constant:
             self.refuse(
                 f"a tensor of shape {tuple(array.shape)} was not made by an op, "
                 "so its numbers may differ next time"
@@ -148,10 +141,9 @@ class CallRecording(Recording):
         then = array if name else array.copy()  # which the call may change
         kind = "leaf" if name else "constant"
         number = self._add(Value(then, array.shape, array.dtype, kind, name, line_of_user()))
-        if isinstance(x, Tensor):
-            self.tensors[number] = x if name else wrap(then)
-            if x.requires_grad:
-                self.requires.add(number)
+        self.tensors[number] = x if name else wrap(then)
+        if x.requires_grad:
+            self.requires.add(number)
         self._keep(x, number)
         return number
 
@@ -159,23 +151,37 @@ class CallRecording(Recording):
         """Note why the call cannot be repeated, and where, unless there is a reason already."""
         self.problem = self.problem or f"{line_of_user()}: {why}"
 
-    def output(self, t: Tensor) -> int:
-        """Return the value that is returned; NotReplayable if the call did not make it."""
-        number: int = self._argument(t).number
-        if self.values[number].kind == "constant":
+    def graph(self, outputs: Sequence[Tensor]) -> Graph:
+        """Return the graph of a call that returned these; NotReplayable if there is none."""
+        found = [self._argument(t).number for t in outputs]
+        if any(self.values[number].kind == "constant" for number in found):
             raise NotReplayable("it returns a tensor that no op made")
-        return number
+        graph = Graph(
+            self.values, self.calls, self.inputs, [*found, *self.updates.values()],
+            self.tensors, len(self.keys), self.requires, updates=list(self.updates),
+        )  # fmt: skip
+        for number, line in self.asked:
+            if graph.constant(number, graph.read) is None:
+                raise NotReplayable(
+                    f"{line}: it compares a mask with the causal mask; say is_causal"
+                )
+        return graph.without_unused()
 
     def _argument(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            if x.ndim:
+                self.refuse("it computes with a NumPy array")
+            return x.copy()
         found = super()._argument(x)
-        if isinstance(x, Tensor) and state.grad and found.number in self.requires:
-            if not x.requires_grad:  # detached: the same memory, but no gradient
+        if type(found) is int:
+            return self.keys.get(found, found)
+        if isinstance(x, Tensor) and state.grad:
+            if x.requires_grad and found.number not in self.requires:
+                self.refuse("a result is made to require grad")
+            if found.number in self.requires and not x.requires_grad:
                 made = self._add(Value(None, x._array.shape, x._array.dtype))
-                self.calls.append(Call("Detach", (found,), {}, [made], "", line_of_user()))
-                self.ran_in.append((True, running.modules))
+                self._note(None, (found,), {}, [made])  # the same memory, but no gradient
                 return Ref(made)
-        elif isinstance(x, Tensor) and x.requires_grad and state.grad:
-            self.refuse("a result is made to require grad")
         return found
 
     def ran(
@@ -184,8 +190,9 @@ class CallRecording(Recording):
         """Record an op that has run."""
         if not isinstance(run, Op):
             self.refuse(f"{run.name()} is the user's own autograd.Function")
-        if len(state.observers) > 1:
-            self.refuse(f"{type(state.observers[0]).__name__} watches the ops, as it is in a block")
+        for observer in state.observers:
+            if observer is not self and observer not in self._outside:
+                self.refuse(f"{type(observer).__name__} watches a block in it")
         super().ran(run, args, kwargs, outs)
         for out in outs:
             number = self.number(out)
@@ -193,10 +200,15 @@ class CallRecording(Recording):
                 self.requires.add(number)
 
     def _call(self, op: str, args: Any, kwargs: Any, outs: Any) -> None:
-        super()._call(op, args, kwargs, outs)
-        self.ran_in.append((state.grad, running.modules))
         if op not in OPS:
             self.refuse(f"{op} is computed outside of the ops")
+        given = tuple(map(self._argument, args))
+        options = {key: self._argument(x) for key, x in kwargs.items()}
+        self._note(OPS.get(op), given, options, map(self._made, outs))
+
+    def _note(self, op: Any, args: Any, kwargs: Any, outs: Iterable[int]) -> None:
+        line, modules = line_of_user(), running.modules
+        self.calls.append(Call(op, args, kwargs, tuple(outs), state.grad, line, modules))
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
         """Note a change in place: it makes a new value, also of a leaf or an argument."""
@@ -250,10 +262,13 @@ class CallRecording(Recording):
             return
         if event == "call":
             if code not in self.functions and not _is_below(frame):
-                self.functions[code] = frame.f_globals
+                free = tuple([frame.f_locals.get(name) for name in code.co_freevars])
+                self.functions[code] = frame.f_globals, free
             elif code in _REFUSED:
                 self.refuse(f"it calls {code.co_name}")
-            elif code in _MADE and _has_array(list(frame.f_locals.values())):
+            elif code in _MADE and any(
+                isinstance(x, Tensor | np.ndarray) for x in leaves(tuple(frame.f_locals.values()))
+            ):
                 self.refuse(f"{code.co_name}() reads a tensor's numbers")
             elif code.co_filename.startswith(_NUMPY) and not _is_below(frame.f_back):
                 self.refuse("it computes with NumPy")
@@ -261,30 +276,10 @@ class CallRecording(Recording):
             self._constant.add(id(result._array))
             self._kept.append((result, result._array))
         elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
-            self._asked(frame)
+            mask = frame.f_locals.get("mask")
+            if isinstance(mask, Tensor) and mask.dim() == 2:
+                self.asked.append((self.number(mask), line_of_user()))
         super()._see(frame, event, result)
-
-    def _asked(self, frame: FrameType) -> None:
-        """Note that the library looked at the numbers of a mask."""
-        mask = frame.f_locals.get("mask")
-        if isinstance(mask, Tensor) and mask.dim() == 2 and not self.problem:
-            if id(mask._array) in self.names.tensors:
-                self.read.append(mask)
-                return
-            known = self._known.get(id(mask._array))
-            if known is None and id(mask._array) in self._constant:
-                return
-            if known is not None and self._is_constant(known[0]):
-                return
-            self.refuse("it compares a mask with the causal mask; say is_causal")
-
-    def _is_constant(self, number: int) -> bool:
-        """Return True if a value depends on constants alone."""
-        value = self.values[number]
-        if value.kind:
-            return value.kind == "constant"
-        made = next((call for call in self.calls if number in call.outs), None)
-        return made is not None and all(map(self._is_constant, refs(made.args)))
 
     def _see_builtin(self, frame: FrameType, function: Any) -> None:
         if self.problem or _is_below(frame):

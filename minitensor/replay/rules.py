@@ -26,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core import OPS, Tensor, wrap
+from ..core import OPS, Tensor
 from ..recording import Ref, Value
 from .graph import Call, Graph
 
 _COMMUTE = {"Add", "Mul", "Maximum", "Minimum"}
+_TRUE_OR_FALSE = {"All", "LogicalNot", "LogicalOr"}  # results of ops that rules make
 
 
 @dataclass
@@ -294,14 +295,28 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     graph.read += match.read
 
 
+_SHAPES: dict[str, Callable[..., Any]] = {  # of the results of ops that rules make, if not alike
+    "View": lambda x, shape: shape,
+    "Transpose": lambda x, a, b: np.swapaxes(np.broadcast_to(0, x.shape), a, b).shape,
+    "All": lambda m, dims, keep: (*m.shape[:-1], 1),
+    "InProjectionPacked": lambda x, y, w, b: [
+        (*x.shape[:-1], w.shape[0] // 3),
+        (*y.shape[:-1], w.shape[0] * 2 // 3),
+    ],
+}
+
+
 def _new_values(
     graph: Graph, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[int, ...]:
-    """Return the numbers of new values, the results of an op, whose shapes it finds by a run."""
+    """Return the numbers of new values, the results of an op."""
     given = [graph.values[x.number] if isinstance(x, Ref) else x for x in args]
-    zeros = [wrap(np.zeros(x.shape, x.dtype)) if isinstance(x, Value) else x for x in given]
-    made = op.apply(*zeros, **kwargs)
-    for out in made if isinstance(made, tuple) else (made,):
-        graph.values.append(Value(None, out._array.shape, out._array.dtype))
-    count = len(graph.values)
-    return tuple(range(count - (len(made) if isinstance(made, tuple) else 1), count))
+    like = [x for x in given if isinstance(x, Value)]
+    if op.__name__ in _SHAPES:
+        shapes = _SHAPES[op.__name__](*given, **kwargs)
+    else:
+        shapes = np.broadcast_shapes(*[x.shape for x in like])
+    shapes = shapes if isinstance(shapes, list) else [shapes]
+    dtype = np.dtype(bool) if op.__name__ in _TRUE_OR_FALSE else like[0].dtype
+    graph.values += [Value(None, tuple(shape), dtype) for shape in shapes]
+    return tuple(range(len(graph.values) - len(shapes), len(graph.values)))

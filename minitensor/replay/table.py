@@ -68,7 +68,7 @@ def _turns(match: Match, back: bool = False) -> bool:
     calls = [call for call in graph.calls if any(call is each for each in match.calls)]
     noise, values = np.random.RandomState(0), {r.number: graph.values[r.number] for r in refs}
     given = {n: wrap(noise.standard_normal(v.shape).astype(v.dtype)) for n, v in values.items()}
-    (y,) = Graph(graph.values, calls, list(given), [match["result"].number]).run(given, (), bool)
+    (y,) = Graph(graph.values, calls, list(given), [match["result"].number]).run(given)
     x, cos, sin = (given[ref.number] for ref in refs)
     for neighbours in (True, False):
         try:

@@ -10,15 +10,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..autograd.grad_mode import Mode
-from ..core import Tensor, state
 from ..errors import running
 from ..graph.model import Graph, Node
 from ..graph.program import Program
 from ..random import default_generator
 from .graph import Call
 from .graph import Graph as Calls
-from .values import formed, signature
+from .values import arguments, formed
 
 if TYPE_CHECKING:
     from .compiled import Compiled, Entry
@@ -63,28 +61,26 @@ class Rewritten(Program):
                 calls(*self.inputs, **self.options)
         finally:
             default_generator.set_state(start)
-        (self.entry,) = calls.entries.values()
+        (self.entry,) = calls.entries
         return str(self.entry.reason)
 
     def run(self) -> Any:
         """Run the ops, each in the modules that it ran in."""
         assert self.entry is not None  # `plain` was asked before
-        graph, tensors = self.entry.graph, list[Tensor]()
-        signature((self.inputs, self.options), tensors)
+        graph = self.entry.graph
+        _, tensors = arguments(self.inputs, self.options)
         env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
         keys = [default_generator.key() for _ in range(graph.keys)]
         outside = running.modules
         try:
-            with Mode(grad=state.grad):
-                for call in graph.calls:
-                    running.modules = (*outside, *call.modules)
-                    one = Calls(graph.values, [call], [], list(call.outs))
-                    needed = {n: env[n] for n in call.reads}
-                    made = one.run(needed, keys, lambda on: setattr(state, "grad", on))
-                    env.update(zip(call.outs, made, strict=True))
+            for call in graph.calls:
+                running.modules = (*outside, *call.modules)
+                one = Calls(graph.values, [call], [], list(call.outs))
+                made = one.run({n: env[n] for n in call.reads}, keys)
+                env.update(zip(call.outs, made, strict=True))
         finally:
             running.modules = outside
-        return formed(self.entry.form, (env[n] for n in graph.outputs))
+        return formed(self.entry.form, [env[n] for n in graph.outputs])
 
     def tell(self, graph: Graph, plain: Graph) -> None:
         """Give the ops of a trace their rules and lines, and tensors their names in `plain`.

@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..core import Tensor
-from ..recording import Ref
+from ..recording import Ref, mapped
 from .plan import NotReplayable
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
-def signature(x: Any, tensors: list[Tensor]) -> Any:
-    """Return what a plan depends on of the arguments; collect the tensors among them."""
+def arguments(args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
+    """Return what a plan depends on of the arguments, and the tensors among them, each once."""
+    tensors: list[Tensor] = []
+    kind = _kind((args, kwargs), tensors)
+    arrays = [id(t._array) for t in tensors]
+    if len({*arrays}) == len(arrays):
+        return kind, tensors
+    each = [id(t) for t in tensors]
+    shared = tuple(map(arrays.index, arrays)), tuple(map(each.index, each))
+    return (kind, shared), list(dict(zip(each, tensors, strict=True)).values())
+
+
+def _kind(x: Any, tensors: list[Tensor]) -> Any:
+    kind = type(x)
+    if kind is tuple or kind is list:
+        return kind, tuple([_kind(each, tensors) for each in x])
     if isinstance(x, Tensor):
-        array = x._array
-        first = next((n for n, t in enumerate(tensors) if t._array is array), len(tensors))
         tensors.append(x)
-        return type(x), array.shape, array.strides, array.dtype.str, x.requires_grad, first
-    if type(x) in (tuple, list) or (isinstance(x, tuple) and hasattr(x, "_fields")):
-        return type(x), tuple([signature(each, tensors) for each in x])
-    if type(x) is dict:
-        return dict, tuple(x), tuple([signature(each, tensors) for each in x.values()])
+        array, grad = x._array, x._requires_grad if x._view is None else x.requires_grad
+        return kind, array.shape, array.strides, array.dtype, grad
+    if kind is dict:
+        return dict, tuple(x), tuple([_kind(each, tensors) for each in x.values()])
     if isinstance(x, float | complex):
-        return type(x), repr(x)  # 0.0 is not -0.0, and NaN is NaN
-    return (type(x), x) if isinstance(x, _PLAIN) else (type(x), id(x))
+        return kind, repr(x)  # 0.0 is not -0.0, and NaN is NaN
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return kind, tuple([_kind(each, tensors) for each in x])
+    return (kind, x) if isinstance(x, _PLAIN) else (kind, id(x))
 
 
 def form(x: Any, tensors: list[Tensor]) -> Any:
     """Return a result with a Ref for each tensor, which are collected."""
-    if isinstance(x, Tensor):
-        tensors.append(x)
-        return Ref(len(tensors) - 1)
-    if type(x) in (tuple, list):
-        return type(x)([form(each, tensors) for each in x])
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*[form(each, tensors) for each in x])
-    if type(x) is dict:
-        return {key: form(each, tensors) for key, each in x.items()}
-    if isinstance(x, _PLAIN):
+
+    def formed(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            tensors.append(x)
+            return Ref(len(tensors) - 1)
+        if not isinstance(x, _PLAIN):
+            raise NotReplayable(f"it returns a {type(x).__name__}, which may hold anything")
         return x
-    raise NotReplayable(f"it returns a {type(x).__name__}, which may hold anything")
+
+    return mapped(x, formed)
 
 
-def formed(form: Any, tensors: Any) -> Any:
-    """Return a result of this form, with the tensors that an iterator yields."""
-    if isinstance(form, Ref):
-        return next(tensors)
-    if type(form) in (tuple, list):
-        return type(form)([formed(each, tensors) for each in form])
-    if isinstance(form, tuple):
-        return type(form)(*[formed(each, tensors) for each in form])
-    if type(form) is dict:
-        return {key: formed(each, tensors) for key, each in form.items()}
-    return form
+def formed(form: Any, tensors: Sequence[Tensor]) -> Any:
+    """Return a result of this form, with these tensors."""
+    return mapped(form, lambda x: tensors[x.number] if isinstance(x, Ref) else x)
