@@ -1,4 +1,4 @@
-"""What tests/test_distributed.py has three processes do: `mpiexec -n 3 python tests/ranks.py`.
+"""Checks in three processes, for tests/test_distributed.py: `mpiexec -n 3 python tests/ranks.py`.
 
 Every function `check_*` runs on all ranks; rank 0 prints a line of JSON for each.
 """

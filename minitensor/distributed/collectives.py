@@ -26,7 +26,7 @@ SMALL = 1 << 12  # bytes of a tensor that all ranks reduce
 
 
 class ReduceOp(enum.Enum):
-    """What the numbers of the ranks are made one by."""
+    """The kinds of reduction: they make one number of those of the ranks."""
 
     SUM = 0
     AVG = 1

@@ -1,4 +1,4 @@
-"""Hooks for `DistributedDataParallel.register_comm_hook`: how a bucket of gradients is sent."""
+"""Hooks for `DistributedDataParallel.register_comm_hook`: they send a bucket of gradients."""
 
 from __future__ import annotations
 
