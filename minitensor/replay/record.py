@@ -91,6 +91,7 @@ class CallRecording(Recording):
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: list[int] = []
+        self.key_sizes: list[int] = []  # the number of elements each is for
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
         self._before: dict[int, int] = {}
@@ -104,8 +105,9 @@ class CallRecording(Recording):
         self._state = self._generator.get_state()
         self._key = self._generator.key
 
-        def key() -> int:
-            self.keys.append(self._key())
+        def key(size: int = 0) -> int:
+            self.key_sizes.append(size)
+            self.keys.append(self._key(size))
             return self.keys[-1]
 
         self._generator.key = key  # type: ignore[method-assign]

@@ -72,7 +72,7 @@ class Rewritten(Program):
         graph, tensors = self.entry.graph, list[Tensor]()
         signature((self.inputs, self.options), tensors)
         env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
-        keys = [default_generator.key() for _ in range(graph.keys)]
+        keys = [default_generator.key(size) for size in graph.keys]
         outside = running.modules
         try:
             with Mode(grad=state.grad):
