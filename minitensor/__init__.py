@@ -111,6 +111,7 @@ _MODULES = (
     "compat",
     "core",
     "data",
+    "distributed",
     "distributions",
     "graph",
     "linalg",
