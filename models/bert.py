@@ -498,6 +498,12 @@ class Pretraining(Task):
         """Count the blanks."""
         return int((batch["labels"] != IGNORED).sum().item())
 
+    def part(self, batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+        """Return some rows of a batch, and how much more their pairs count than their blanks."""
+        own = super().part(batch, rows)
+        pairs = len(own["follows"]) / len(batch["follows"])
+        return {**own, "weight": mt.tensor(pairs * self.count(batch) / self.count(own))}
+
     def predict(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores (B, V) and labels (B) of the B blanks, and scores of pairs (N, 2)."""
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
@@ -513,7 +519,8 @@ class Pretraining(Task):
         loss = F.cross_entropy(logits, labels)
         right = {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
         if self.settings.next_sentence == "yes":
-            loss = loss + F.cross_entropy(follows, batch["follows"])
+            pairs = F.cross_entropy(follows, batch["follows"])
+            loss = loss + (batch["weight"] * pairs if "weight" in batch else pairs)
             right["follows"] = (follows.argmax(1) == batch["follows"]).float().mean().item()
         return loss, right
 

@@ -94,6 +94,15 @@ class Task:
         """Return the number of units that the loss of a batch is the mean over."""
         raise NotImplementedError
 
+    def part(self, batch: Any, rows: slice) -> Any:
+        """Return some rows of a batch.
+
+        The losses of all parts, each weighted by its `count`, add up to that of the batch.
+        """
+        if isinstance(batch, dict):
+            return {name: tensor[rows] for name, tensor in batch.items()}
+        return tuple(tensor[rows] for tensor in batch)
+
     # Learning
 
     def loss(self, batch: Any) -> Tensor:

@@ -233,6 +233,6 @@ def test_parts_of_a_batch_drop_what_the_whole_batch_drops(name: str, compiled: b
                 out = run(x_NLE[first : first + rows])
         found.append(out)
     whole, *parts = found
-    assert mt.equal(mt.cat(parts), whole)
+    mt.testing.assert_close(mt.cat(parts), whole)
     mt.manual_seed(4)
     assert not mt.equal(op(x_NLE[2:3]), whole[2:3])
