@@ -35,6 +35,7 @@ from .group import (
     init_process_group,
     is_available,
     is_initialized,
+    new_group,
 )
 
 __all__ = [
@@ -58,10 +59,11 @@ __all__ = [
     "init_process_group",
     "is_available",
     "is_initialized",
+    "new_group",
     "reduce",
     "reduce_scatter",
     "reduce_scatter_tensor",
     "scatter",
 ]
 
-show(__name__)
+show(__name__, [*__all__, "default_hooks", "optim", "parallel"])

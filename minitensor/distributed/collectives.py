@@ -9,6 +9,7 @@ gather the results. A small one is gathered by all, which reduce the whole.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,8 +95,11 @@ def _text(name: str, *arrays: np.ndarray, **settings: Any) -> str:
     return f"{name}({', '.join([*shown, *(f'{k}={v}' for k, v in settings.items())])})"
 
 
-def _run(group: ProcessGroup, text: str, steps: Steps, async_op: bool) -> Work | None:
-    work = group.start(text, steps)
+def _run(
+    group: ProcessGroup, text: str, steps: Steps, async_op: bool, *tensors: Tensor
+) -> Work | None:
+    """Make a call that writes `tensors`; return it if `async_op`, else wait for it."""
+    work = group.start(text, steps, tensors)
     if async_op:
         return work
     work.wait()
@@ -141,7 +145,7 @@ def broadcast(
         if g.rank() != root:
             _written([tensor], [held])
 
-    return _run(g, _text("broadcast", array, src=root), steps(), async_op)
+    return _run(g, _text("broadcast", array, src=root), steps(), async_op, tensor)
 
 
 def _reduction(g: ProcessGroup, flat: np.ndarray, op: ReduceOp) -> Steps:
@@ -153,7 +157,7 @@ def _reduction(g: ProcessGroup, flat: np.ndarray, op: ReduceOp) -> Steps:
         flat[...] = _combined(rows, op)
         return
     bounds = [flat.size * rank // size for rank in range(size + 1)]
-    counts = [(stop - start) * width for start, stop in zip(bounds, bounds[1:], strict=False)]
+    counts = [(stop - start) * width for start, stop in itertools.pairwise(bounds)]
     places = [start * width for start in bounds[:-1]]
     start, stop = bounds[g.rank()], bounds[g.rank() + 1]
     rows = np.empty((size, stop - start), flat.dtype)
@@ -206,7 +210,7 @@ def _reduced(
             _written([tensor], [held])
 
     settings = {} if root is None else {"dst": root}
-    return _run(g, _text(name, array, op=op.name, **settings), steps(), async_op)
+    return _run(g, _text(name, array, op=op.name, **settings), steps(), async_op, tensor)
 
 
 def _listed(name: str, what: str, tensors: Any, g: ProcessGroup, like: np.ndarray) -> None:
@@ -256,7 +260,7 @@ def all_gather(
     for t in tensor_list:
         _array("all_gather", "tensor_list", t, changes=True)
     steps = _gathering(g, array, None, lambda rows: _written(tensor_list, list(rows)))
-    return _run(g, _text("all_gather", array), steps, async_op)
+    return _run(g, _text("all_gather", array), steps, async_op, *tensor_list)
 
 
 def all_gather_into_tensor(
@@ -274,7 +278,27 @@ def all_gather_into_tensor(
     array = _array(name, "input_tensor", input_tensor)
     _check_parts(name, "output", out, "input", array, g)
     steps = _gathering(g, array, None, lambda rows: _written([output_tensor], [rows]))
-    return _run(g, _text(name, array), steps, async_op)
+    return _run(g, _text(name, array), steps, async_op, output_tensor)
+
+
+def all_gather_shares(shares: Sequence[Sequence[Tensor]], g: ProcessGroup) -> None:
+    """Give on all ranks the tensors `shares[r]` the values that they have on rank r."""
+    sizes = [sum(t._array.nbytes for t in share) for share in shares]
+    own = [_octets(np.ascontiguousarray(t._array)) for t in shares[g.rank()]]
+    octets = np.empty(sum(sizes), np.uint8)
+
+    def steps() -> Steps:
+        yield g.stage(1).Iallgatherv(np.concatenate([octets[:0], *own]), [octets, (sizes, None)])
+        start = 0
+        for rank, share in enumerate(shares):
+            for t in share:
+                stop = start + t._array.nbytes
+                if rank != g.rank():
+                    t._array[...] = octets[start:stop].view(t._array.dtype).reshape(t.shape)
+                    t._bump()
+                start = stop
+
+    g.start(f"all_gather_shares({sizes})", steps()).wait()
 
 
 def _check_parts(
@@ -312,7 +336,7 @@ def gather(
         for t in targets:
             _array("gather", "gather_list", t, changes=True)
     steps = _gathering(g, array, root, lambda rows: _written(targets, list(rows)))
-    return _run(g, _text("gather", array, dst=root), steps, async_op)
+    return _run(g, _text("gather", array, dst=root), steps, async_op, *targets)
 
 
 def _only_root(name: str, what: str, which: str, tensors: Any, is_root: bool) -> None:
@@ -346,7 +370,7 @@ def scatter(
         yield g.stage(1).Iscatter(rows, _octets(held), root)
         _written([tensor], [held])
 
-    return _run(g, _text("scatter", array, src=root), steps(), async_op)
+    return _run(g, _text("scatter", array, src=root), steps(), async_op, tensor)
 
 
 def reduce_scatter(
@@ -392,7 +416,7 @@ def _scattered(
         yield g.stage(1).Ialltoall(_octets(rows), _octets(received))
         _written([output], [_combined(received, op)])
 
-    return _run(g, _text(name, output._array, op=op.name), steps(), async_op)
+    return _run(g, _text(name, output._array, op=op.name), steps(), async_op, output)
 
 
 def barrier(
@@ -415,7 +439,7 @@ def broadcast_object_list(
     """Replace the objects in a list by those of rank `src`, which are pickled."""
     g = world(group)
     root = _root("broadcast_object_list", g, "src", src, group_src)
-    _run(g, f"broadcast_object_list(of {len(object_list)}, src={root})", iter(()), False)
+    g.start(f"broadcast_object_list(of {len(object_list)}, src={root})").wait()
     object_list[:] = g.objects.bcast(object_list, root)
 
 
@@ -427,5 +451,5 @@ def all_gather_object(object_list: list[Any], obj: Any, group: ProcessGroup | No
             f"all_gather_object: expected a list of {g.size()} items, one for each rank, got "
             f"{len(object_list)}"
         )
-    _run(g, "all_gather_object()", iter(()), False)
+    g.start("all_gather_object()").wait()
     object_list[:] = g.objects.allgather(obj)

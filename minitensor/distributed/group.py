@@ -12,15 +12,20 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import socket
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+from ..core import Tensor
+from ..kernels.jit import cores, share_cores
+from .watch import Watched
 
 STAGES = 3  # that a call has at most: the digest and two more
 DIGEST = 8  # bytes
@@ -31,8 +36,10 @@ Steps = Iterator[Any]  # yields MPI's requests, one for each stage after the fir
 class Work:
     """A collective call under way; its results are there after `wait()`."""
 
-    def __init__(self, group: ProcessGroup, text: str, steps: Steps) -> None:
-        self._group, self._text = group, text
+    def __init__(
+        self, group: ProcessGroup, text: str, steps: Steps, tensors: Sequence[Tensor] = ()
+    ) -> None:
+        self._group, self._text, self._tensors = group, text, list(tensors)
         self._digest = np.frombuffer(blake2b(text.encode(), digest_size=DIGEST).digest(), np.uint8)
         self._digests = np.empty((group.size(), DIGEST), np.uint8)
         self._steps = steps
@@ -47,6 +54,10 @@ class Work:
         if self._error is not None:
             raise self._error
         return True
+
+    def get_future(self) -> Future:
+        """Return a future of the tensors that the call writes."""
+        return Future(self.wait, lambda: self._tensors)
 
     def is_completed(self) -> bool:
         """Return True if the results are there, and push on the calls under way."""
@@ -70,6 +81,24 @@ class Work:
             self.stage += 1
         except StopIteration:
             self.done = True
+
+
+class Future:
+    """The result of a call under way, and of functions that are to be called with it."""
+
+    def __init__(self, wait: Callable[[], Any], result: Callable[[], Any]) -> None:
+        self._wait, self._result = wait, functools.cache(result)
+
+    def wait(self) -> Any:
+        """Wait for the result and return it."""
+        self._wait()
+        return self._result()
+
+    value = wait
+
+    def then(self, callback: Callable[[Future], Any]) -> Future:
+        """Return the future of `callback(self)`, which is called when someone waits for it."""
+        return Future(self.wait, lambda: callback(self))
 
 
 class ProcessGroup:
@@ -98,9 +127,9 @@ class ProcessGroup:
         """Return the communicator of a stage."""
         return self._comms[number]
 
-    def start(self, text: str, steps: Steps) -> Work:
-        """Begin a call, which `text` describes as it has to be the same on all ranks."""
-        work = Work(self, text, steps)
+    def start(self, text: str, steps: Steps = iter(()), tensors: Sequence[Tensor] = ()) -> Work:
+        """Begin a call that writes `tensors`; `text` describes it, the same on all ranks."""
+        work = Work(self, text, steps, tensors)
         self._under_way.append(work)
         return work
 
@@ -177,6 +206,8 @@ def init_process_group(
     """
     if GroupMember.WORLD is not None:
         raise ValueError("trying to initialize the default process group twice!")
+    if world_size == -1 and "WORLD_SIZE" in os.environ:  # as torchrun sets it
+        world_size = int(os.environ["WORLD_SIZE"])
     names = {part.rpartition(":")[2] for part in (backend or "mpi").lower().split(",")}
     if not names <= {"mpi", "gloo", "nccl", "ucc"}:
         raise ValueError(f"init_process_group: unknown backend {backend!r}; there is 'mpi'")
@@ -199,44 +230,72 @@ def init_process_group(
             )
     if names != {"mpi"} and world.Get_rank() == 0:
         print(f"minitensor.distributed: MPI serves as backend {backend!r}", file=sys.stderr)
-    GroupMember.WORLD = ProcessGroup(world, range(world.Get_size()))
     if world.Get_size() > 1:
-        _end_together(MPI)
+        _join(MPI)
+    GroupMember.WORLD = ProcessGroup(world, range(world.Get_size()))
 
 
 @functools.cache
-def _end_together(MPI: Any) -> None:
-    """End the whole job with an exception that nobody catches, and with a rank that ends early."""
-    before, pid = sys.excepthook, os.getpid()
+def _join(MPI: Any) -> None:
+    """Share the machine with its other ranks, and have the job end if this rank fails."""
+    world, pid, before = MPI.COMM_WORLD, os.getpid(), sys.excepthook
+    rank, size = world.Get_rank(), world.Get_size()
+    local = world.Split_type(MPI.COMM_TYPE_SHARED)
+    share_cores(local.allgather(cores()))
+    watched = Watched(local, rank, size) if hasattr(socket, "AF_UNIX") else None
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         before(kind, error, trace)
         if os.getpid() == pid and not MPI.Is_finalized():
-            rank, size = MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
             sentence = "".join(traceback.format_exception_only(kind, error)).strip()
             print(f"rank {rank} of {size} failed: {sentence}", file=sys.stderr, flush=True)
             sys.stdout.flush()
-            MPI.COMM_WORLD.Abort(1)
+            if watched is not None:
+                watched.farewell()
+            world.Abort(1)
 
     def at_exit() -> None:
-        if os.getpid() == pid and GroupMember.WORLD is not None:
-            GroupMember.WORLD.start("nothing more, as its program ended", iter(())).wait()
+        if os.getpid() == pid:
+            if GroupMember.WORLD is not None:
+                GroupMember.WORLD.start("nothing more, as its program ended").wait()
+            if watched is not None:
+                watched.farewell()
 
     sys.excepthook = excepthook
     atexit.register(at_exit)
+
+
+def new_group(ranks: Sequence[int] | None = None, **settings: Any) -> Any:
+    """Return a group of some ranks of all, in ascending order; all processes have to call this.
+
+    A process that is none of them gets `GroupMember.NON_GROUP_MEMBER`. `settings` are PyTorch's,
+    without effect here.
+    """
+    whole = world()
+    members = sorted(whole.ranks if ranks is None else ranks)
+    if not members or not set(members) <= set(whole.ranks) or len(set(members)) < len(members):
+        raise ValueError(f"new_group: expected different ranks of {whole.ranks}, got {ranks}")
+    whole.start(f"new_group({members})").wait()
+    is_member = whole.rank() in members
+    comm = whole.objects.Split(0 if is_member else 1)
+    if is_member:
+        return ProcessGroup(comm, members)
+    return GroupMember.NON_GROUP_MEMBER
 
 
 def destroy_process_group(group: ProcessGroup | None = None) -> None:
     """End a group, by default that of all processes; all its ranks have to call this."""
     if group is None or group is GroupMember.WORLD:
         group, GroupMember.WORLD = world(), None
-    group.start("destroy_process_group", iter(())).wait()
+    group.start("destroy_process_group()").wait()
     group.free()
 
 
 def world(group: ProcessGroup | None = None) -> ProcessGroup:
     """Return `group`, or the group of all processes; ValueError if there is none."""
-    found = group or GroupMember.WORLD
+    found = GroupMember.WORLD if group is None else group
+    if found is GroupMember.NON_GROUP_MEMBER:
+        raise ValueError("this process is not a member of the group")
     if found is None:
         raise ValueError(
             "Default process group has not been initialized, please make sure to call "
