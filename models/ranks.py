@@ -13,10 +13,8 @@ The processes see the same files, as on one machine or on a shared file system.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
-import platform
 import signal
 import sys
 import time
@@ -26,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import minitensor as mt
-from minitensor import nn
+from minitensor import Tensor, nn
+from minitensor.optim import Optimizer
 
 from .command import FAULTS, InputError, python, sentence
 from .task import Task
@@ -35,18 +34,25 @@ from .task import Task
 STARTED = (("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
 
 
+Loss = Callable[[Any], Tensor]
+
+
 class AgreedError(InputError):
     """A fault that all ranks know of: they end alike, and rank 0 prints it."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of a batch that are a rank's, and how much their loss counts in that of all."""
+    """The rows of a batch that are a rank's, and how much their loss counts in that of all.
+
+    `scale` times the loss is what has the mean gradients of all ranks be those of the whole batch.
+    """
 
     batch: Any
     first: int
     rows: int
-    weight: float
+    weight: float = 1.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,55 @@ class Ranks:
         tensors = list(batch.values()) if isinstance(batch, dict) else batch
         rows = len(tensors[0])
         if self.size == 1:
-            return Part(batch, 0, rows, 1.0)
+            return Part(batch, 0, rows)
         start, stop = (rows * rank // self.size for rank in (self.rank, self.rank + 1))
         first, count = min(start, rows - 1), max(stop - start, 1)
         own = task.part(batch, slice(first, first + count))
         weight = task.count(own) / task.count(batch) if start < stop else 0.0
-        return Part(own, first, count, weight)
+        return Part(own, first, count, weight, weight * self.size)
+
+    # Learning
+
+    def shared(self, model: nn.Module, loss: Loss) -> Loss:
+        """Return a loss whose backward pass leaves the mean gradients of all ranks on each.
+
+        They are exchanged while the backward pass runs; those of a compiled loss, which come all at
+        once, after it. The weights become those of rank 0.
+        """
+        if self.size == 1:
+            return loss
+        from minitensor.distributed import default_hooks
+
+        parallel = nn.parallel.DistributedDataParallel(
+            _Learner(model, loss), broadcast_buffers=False, find_unused_parameters=True
+        )
+        if self.bf16_gradients:
+            parallel.register_comm_hook(None, default_hooks.bf16_compress_hook)
+        return parallel
+
+    def optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """Return an optimizer that does the same, whose state is divided if that was asked for."""
+        if self.size == 1 or not self.shard_optimizer:
+            return optimizer
+        from minitensor.distributed.optim import ZeroRedundancyOptimizer
+
+        groups, defaults = optimizer.param_groups, optimizer.defaults
+        return ZeroRedundancyOptimizer(groups, type(optimizer), **defaults)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the whole state dict of such an optimizer on rank 0, and nothing elsewhere."""
+        if self.size > 1 and self.shard_optimizer:
+            optimizer.consolidate_state_dict()  # type: ignore[attr-defined]
+        return optimizer.state_dict() if self.first else {}
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give the buffers of a model, such as the means of a batch norm, the values of rank 0."""
+        if self.size == 1:
+            return
+        from minitensor import distributed
+
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
 
     # Exchange
 
@@ -100,16 +149,6 @@ class Ranks:
         rows = mt.empty(self.size, len(numbers), dtype=mt.float64)
         distributed.all_gather_into_tensor(rows, mt.tensor(numbers, dtype=mt.float64))
         return [tuple(row) for row in rows.tolist()]
-
-    def sum_gradients(self, model: nn.Module) -> None:
-        """Replace the gradients of a model by their sums over the ranks."""
-        if self.size == 1:
-            return
-        from minitensor import distributed
-
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                distributed.all_reduce(parameter.grad)
 
     @contextlib.contextmanager
     def agreed(self) -> Iterator[None]:
@@ -145,6 +184,19 @@ class Ranks:
         return f"; {self.size} processes with {threads} thread{'s' * (threads > 1)} each"
 
 
+class _Learner(nn.Module):
+    """A loss as a module, which has the model that learns from it."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Any) -> Tensor:
+        """Return the loss of a batch."""
+        return self.loss(batch)
+
+
 def started() -> Ranks:
     """Return the ranks that mpiexec started; this process alone without it."""
     for size, rank in STARTED:
@@ -153,16 +205,15 @@ def started() -> Ranks:
     return Ranks()
 
 
-def together(run: Callable[[Ranks], int], folder: Path, **options: bool) -> int:
-    """Run a job that keeps its results in `folder` on all ranks; returns the exit code.
+def together(run: Callable[[Ranks], int], **options: bool) -> int:
+    """Run a job on all ranks that mpiexec started; returns the exit code.
 
-    `options` are those of Ranks. The job ends on all if it fails on one, or if one is killed; a
+    `options` are those of Ranks. If the job fails on one rank, or one is killed, it ends on all; a
     line on standard error then names that rank.
     """
     ranks = started()
     if ranks.size == 1:
         return run(Ranks(**options))
-    stand_by(ranks, folder)
     try:
         join(ranks)
         return run(Ranks(ranks.rank, ranks.size, **options))
@@ -181,7 +232,7 @@ def together(run: Callable[[Ranks], int], folder: Path, **options: bool) -> int:
 
 
 def join(ranks: Ranks) -> None:
-    """Let the ranks find each other, and share the cores of their machines."""
+    """Let the ranks find each other; by this they also share the cores of their machines."""
     try:
         from minitensor import distributed
 
@@ -196,56 +247,15 @@ def join(ranks: Ranks) -> None:
             f"mpiexec started {ranks.size} processes, but mpi4py's MPI library sees "
             f"{distributed.get_world_size()}: use the mpiexec of that library"
         )
-    if "NUMBA_NUM_THREADS" not in os.environ:
-        affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        cores = (platform.node(), affinity)
-        mt.set_num_threads(max(1, mt.get_num_threads() // ranks.gather(cores).count(cores)))
 
 
 def end(code: int) -> int:
     """End the job on all ranks, some of which may wait for this one."""
     from minitensor import distributed
 
-    if not distributed.is_initialized():
-        return code
-    from mpi4py import MPI
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    MPI.COMM_WORLD.Abort(code)
+    if distributed.is_initialized():
+        _abort(code)
     return code
-
-
-def stand_by(ranks: Ranks, folder: Path) -> None:
-    """Go on in a child process, while this one waits to say how it ended.
-
-    Nobody else could: when a process is killed, mpiexec kills the others. Does nothing on systems
-    without fork.
-    """
-    if not hasattr(os, "fork"):
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if not child:
-        if sys.platform == "linux":  # end with the parent: PR_SET_PDEATHSIG
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-        return
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: os.kill(child, number))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code < 0:
-        left = folder / "last.safetensors"
-        how = f": continue from {left} with --resume" if left.exists() else ""
-        print(
-            f"error: rank {ranks.rank} of {ranks.size} (process {child} on {platform.node()}) was "
-            f"killed by {signal.Signals(-code).name}{how}",
-            file=sys.stderr,
-            flush=True,
-        )
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os._exit(code)
 
 
 def shows_progress() -> bool:
@@ -254,8 +264,20 @@ def shows_progress() -> bool:
         return True
     process = os.getpid()
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for _ in range(5):  # the process that stood by, a proxy of mpiexec, mpiexec
+        for _ in range(4):  # a proxy of mpiexec, then mpiexec
             process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
             if "mpiexec" in Path(f"/proc/{process}/comm").read_text():
                 return os.readlink(f"/proc/{process}/fd/2").startswith(("/dev/pts/", "/dev/tty"))
     return False
+
+
+def _abort(code: int) -> None:
+    from minitensor import distributed
+
+    if hasattr(distributed, "abort"):
+        distributed.abort(code)
+    from mpi4py import MPI
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(code)

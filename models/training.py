@@ -64,8 +64,9 @@ class Trainer:
         self.settings = task.settings
         self.model = task.model
         self.folder = Path(folder)
-        self.optimizer = task.optimizer()
-        self.loss = task.loss if self.settings.no_compile else task.compiled_loss()
+        self.optimizer = ranks.optimizer(task.optimizer())
+        self.own_loss = task.loss if self.settings.no_compile else task.compiled_loss()
+        self.loss = ranks.shared(self.model, self.own_loss)
         self.recorded: set[Any] = set()  # the shapes of batches whose loss is compiled
         self.steps = len(task.train_batches(0))  # of an epoch
         self.position = Position()
@@ -94,11 +95,10 @@ class Trainer:
         self.optimizer.zero_grad()
         part = self.ranks.part(self.task, batch)
         with mt.random.part_of_batch(part.first, part.rows):
-            loss = self.loss_of(part.batch) * part.weight
-            loss.backward()
-        self.ranks.sum_gradients(self.model)
+            loss = self.loss_of(part.batch)
+            (loss * part.scale).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip).item()
-        total = sum(share for (share,) in self.ranks.table(loss.item()))
+        total = sum(share for (share,) in self.ranks.table(loss.item() * part.weight))
         for name, value in ("loss", total), ("norm of the gradient", norm):
             if not math.isfinite(value):
                 mt.set_rng_state(random_state)  # so that dropout does the same
@@ -115,12 +115,12 @@ class Trainer:
         rounds in other places than those after it. So a run that was resumed rounds as one that was
         not.
         """
-        if self.loss != self.task.loss:
+        if self.own_loss != self.task.loss:
             shapes = tuple(tuple(tensor.shape) for tensor in batch)
             if shapes not in self.recorded:
                 self.recorded.add(shapes)
                 with mt.random.fork_rng():
-                    self.loss(batch)
+                    self.own_loss(batch)
         return self.loss(batch)
 
     def went_bad(self, problem: str, batch: Any) -> InputError:
@@ -239,6 +239,7 @@ class Trainer:
         seconds = time.perf_counter() - start
         rate = (position.tokens - tokens_before) / max(seconds, 1e-9)
         train_loss = position.loss_sum / position.tokens
+        self.ranks.share_buffers(self.model)
         with self.averaged():
             measures = self.validate()
             position.epoch, position.batch = position.epoch + 1, 0
@@ -344,6 +345,7 @@ class Trainer:
         InputError, and the checkpoint stays as it was, if a number in it is NaN or infinite. Rank 0
         writes it, but all have to call this.
         """
+        optimizer = self.ranks.optimizer_state(self.optimizer) if name == LAST else {}
         if not self.ranks.first:
             self.saved = replace(self.position) if name == LAST else self.saved
             return
@@ -355,7 +357,6 @@ class Trainer:
             **self.task.facts(),
         }
         if name == LAST:
-            optimizer = self.optimizer.state_dict()
             progress["groups"] = optimizer["param_groups"]
             tensors[TRAINING + "rng"] = mt.from_numpy(mt.get_rng_state())
             for number, values in optimizer["state"].items():
@@ -388,7 +389,7 @@ class Trainer:
             check_training(
                 progress,
                 checkpoint.training,
-                self.optimizer.state_dict()["param_groups"],
+                self.task.optimizer().state_dict()["param_groups"],
                 [p for p in self.model.parameters() if p.requires_grad],
             )
         except ValueError as error:
@@ -433,13 +434,22 @@ def start_run(
     """
     folder = Path(folder)
     with contextlib.ExitStack() as held:
-        with ranks.agreed():
-            settings.check()
-            if ranks.first:
-                held.enter_context(_new_folder(folder, overwrite))
-            begun = start_task(task, settings)
-        trainer = Trainer(begun, folder, ranks)
-        trainer.save(LAST)  # a folder that cannot be written to is noticed here
+        made = ranks.first and not folder.exists()
+        try:
+            with ranks.agreed():
+                settings.check()
+                if ranks.first:
+                    make_folder(folder)
+                    held.enter_context(hold(folder))
+                    check_free(folder, overwrite)
+                begun = start_task(task, settings)
+            trainer = Trainer(begun, folder, ranks)
+            trainer.save(LAST)  # a folder that cannot be written to is noticed here
+        except BaseException:
+            if made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
         if ranks.first:
             old = (folder / BEST, folder / LOG, folder / CURVES, *folder.glob(EPOCH.format("*")))
             for path in old:
@@ -447,27 +457,21 @@ def start_run(
         yield trainer
 
 
-@contextlib.contextmanager
-def _new_folder(folder: Path, overwrite: bool) -> Iterator[None]:
-    """Make and lock the folder of a new run, which goes again if there is no run by the end."""
-    made = not folder.exists()
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; InputError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    with hold(folder):
-        try:
-            if (folder / LAST).exists() and not overwrite:
-                raise InputError(
-                    f"{folder} already holds a run: continue it with --resume, "
-                    "replace it with --overwrite, or choose another folder"
-                )
-            yield
-        except BaseException:
-            if made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            raise
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise InputError if a folder holds a run, unless it may be overwritten."""
+    if (folder / LAST).exists() and not overwrite:
+        raise InputError(
+            f"{folder} already holds a run: continue it with --resume, "
+            "replace it with --overwrite, or choose another folder"
+        )
 
 
 def load_trained(run: str | Path, task: type[Task]) -> Checkpoint:
@@ -550,13 +554,15 @@ def train(task: type[Task], options: argparse.Namespace) -> int:
         start = (
             resume_run(task, options.out, given, ranks)
             if options.resume
-            else start_run(task, task.settings_class(**given), options.out, options.overwrite, ranks)
+            else start_run(
+                task, task.settings_class(**given), options.out, options.overwrite, ranks
+            )
         )
         with start as trainer:
             return train_on(trainer)
 
     names = ("shard_optimizer", "bf16_gradients")
-    return together(run, Path(options.out), **{name: getattr(options, name) for name in names})
+    return together(run, **{name: getattr(options, name) for name in names})
 
 
 def train_on(trainer: Trainer) -> int:
