@@ -30,6 +30,16 @@ MODULES = {
     "torch.autograd.function": "minitensor.autograd.function",
     "torch.autograd.grad_mode": "minitensor.autograd.grad_mode",
     "torch.autograd.gradcheck": "minitensor.autograd.gradcheck",
+    "torch.distributed": "minitensor.distributed",
+    "torch.distributed.algorithms": "minitensor.compat.distributed.algorithms",
+    "torch.distributed.algorithms.ddp_comm_hooks": (
+        "minitensor.compat.distributed.algorithms.ddp_comm_hooks"
+    ),
+    "torch.distributed.algorithms.ddp_comm_hooks.default_hooks": (
+        "minitensor.distributed.default_hooks"
+    ),
+    "torch.distributed.distributed_c10d": "minitensor.distributed",
+    "torch.distributed.optim": "minitensor.distributed.optim",
     "torch.distributions": "minitensor.distributions",
     **{f"torch.distributions.{name}": "minitensor.distributions" for name in _DISTRIBUTIONS},
     "torch.linalg": "minitensor.linalg",
@@ -105,7 +115,6 @@ MODULES = {
     "torch.cuda.memory": "minitensor.compat.devices.cuda",
     "torch.cuda.random": "minitensor.compat.devices.cuda",
     "torch.cuda.nvtx": "minitensor.compat.devices.cuda.nvtx",
-    "torch.distributed": "minitensor.compat.distributed",
     "torch.hub": "minitensor.compat.hub",
     "torch.jit": "minitensor.compat.compilers.jit",
     "torch.mps": "minitensor.compat.devices.mps",
@@ -124,6 +133,7 @@ MODULES = {
 BEYOND = {
     "minitensor": "minitensor.compat.top",
     "minitensor.autograd": "minitensor.compat.autograd",
+    "minitensor.distributed": "minitensor.compat.distributed",
     "minitensor.nn": "minitensor.compat.nn",
     "minitensor.nn.attention": "minitensor.compat.nn.attention",
     "minitensor.nn.init": "minitensor.compat.nn.init",
@@ -138,7 +148,7 @@ INSTEAD = {
     "torch.complex": _REAL,
     "torch.complex64": _REAL,
     "torch.complex128": _REAL,
-    "torch.distributed.fsdp": "a program runs in one process",
+    "torch.distributed.fsdp": "ZeroRedundancyOptimizer divides the state of an optimizer",
     "torch.export": "minitensor.graph.trace records a program",
     "torch.fft": _REAL,
     "torch.func": "autograd.grad(..., create_graph=True) gives derivatives",

@@ -23,7 +23,7 @@ from .collectives import (
     reduce_scatter_tensor,
     scatter,
 )
-from .group import (
+from .processes import (
     GroupMember,
     ProcessGroup,
     Work,

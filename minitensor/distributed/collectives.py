@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..autograd import check_writable
 from ..core import Tensor
 from ..dtype import FLOATING
 from ..rounding import widened
-from .group import ProcessGroup, Steps, Work, world
+from .processes import ProcessGroup, Steps, Work, world
 
 SMALL = 1 << 12  # bytes of a tensor that all ranks reduce
 
@@ -96,7 +96,7 @@ def _text(name: str, *arrays: np.ndarray, **settings: Any) -> str:
 
 
 def _run(
-    group: ProcessGroup, text: str, steps: Steps, async_op: bool, *tensors: Tensor
+    group: ProcessGroup, text: str, steps: Iterable[Any], async_op: bool, *tensors: Tensor
 ) -> Work | None:
     """Make a call that writes `tensors`; return it if `async_op`, else wait for it."""
     work = group.start(text, steps, tensors)
@@ -426,7 +426,7 @@ def barrier(
     timeout: Any = None,
 ) -> Work | None:
     """Wait until all ranks are here."""
-    return _run(world(group), "barrier()", iter(()), async_op)
+    return _run(world(group), "barrier()", (), async_op)
 
 
 def broadcast_object_list(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..core import Tensor
 from ..dtype import as_dtype, float16
 from .collectives import ReduceOp, all_reduce
-from .group import Future, ProcessGroup
 from .parallel import GradBucket
+from .processes import Future, ProcessGroup
 
 
 def allreduce_hook(process_group: ProcessGroup | None, bucket: GradBucket) -> Future:

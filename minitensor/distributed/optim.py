@@ -12,7 +12,7 @@ from ..names import show
 from ..optim import Optimizer
 from ..optim.optimizer import Params
 from .collectives import all_gather_shares
-from .group import ProcessGroup, world
+from .processes import ProcessGroup, world
 
 __all__ = ["ZeroRedundancyOptimizer"]
 
@@ -102,7 +102,7 @@ class ZeroRedundancyOptimizer(Optimizer):
         return loss
 
     def consolidate_state_dict(self, to: int = 0) -> None:
-        """Collect the state on rank `to`, whose `state_dict()` then has all; all ranks call this."""
+        """Collect the state on rank `to`, for its `state_dict()`; all ranks have to call this."""
         own = super().state_dict()
         self.process_group.start(f"consolidate_state_dict(to={to})").wait()
         parts = self.process_group.objects.gather(own["state"], to)

@@ -20,7 +20,7 @@ from ..autograd.gradients import at_end_of_backward
 from ..core import Tensor, state, wrap
 from ..nn import Module
 from .collectives import ReduceOp, all_gather_object, all_reduce, broadcast, broadcast_object_list
-from .group import Future, ProcessGroup, world
+from .processes import Future, ProcessGroup, world
 
 FIRST_BUCKET_MB = 1.0  # so that sending begins early
 BUCKET_MB = 25.0
@@ -150,7 +150,9 @@ class DistributedDataParallel(Module):
         self.broadcast_buffers = broadcast_buffers is not False
         self.find_unused_parameters = find_unused_parameters or static_graph
         self.require_backward_grad_sync = True
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        named: list[tuple[str, Tensor]] = [
+            (name, p) for name, p in module.named_parameters() if p.requires_grad
+        ]
         if not named:
             raise RuntimeError(
                 "DistributedDataParallel is not needed when a module doesn't have any parameters "
@@ -195,7 +197,7 @@ class DistributedDataParallel(Module):
             broadcast(t, group=group, group_src=0)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        """Call the module, after buffers were made equal; `backward` is to average if it records."""
+        """Call the module, with equal buffers; `backward` will average unless in `no_sync`."""
         if self.broadcast_buffers and self.require_backward_grad_sync:
             works = [
                 broadcast(buffer, group=self.process_group, async_op=True, group_src=0)

@@ -10,12 +10,13 @@ post the same calls on a communicator in the same order, as MPI asks, whenever t
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -37,12 +38,12 @@ class Work:
     """A collective call under way; its results are there after `wait()`."""
 
     def __init__(
-        self, group: ProcessGroup, text: str, steps: Steps, tensors: Sequence[Tensor] = ()
+        self, group: ProcessGroup, text: str, steps: Iterable[Any], tensors: Sequence[Tensor] = ()
     ) -> None:
         self._group, self._text, self._tensors = group, text, list(tensors)
         self._digest = np.frombuffer(blake2b(text.encode(), digest_size=DIGEST).digest(), np.uint8)
         self._digests = np.empty((group.size(), DIGEST), np.uint8)
-        self._steps = steps
+        self._steps = iter(steps)
         self._request = group.stage(0).Iallgather(self._digest, self._digests)
         self.stage = 1  # the number of stages that have been posted
         self.done = False
@@ -127,7 +128,7 @@ class ProcessGroup:
         """Return the communicator of a stage."""
         return self._comms[number]
 
-    def start(self, text: str, steps: Steps = iter(()), tensors: Sequence[Tensor] = ()) -> Work:
+    def start(self, text: str, steps: Iterable[Any] = (), tensors: Sequence[Tensor] = ()) -> Work:
         """Begin a call that writes `tensors`; `text` describes it, the same on all ranks."""
         work = Work(self, text, steps, tensors)
         self._under_way.append(work)
@@ -257,7 +258,8 @@ def _join(MPI: Any) -> None:
     def at_exit() -> None:
         if os.getpid() == pid:
             if GroupMember.WORLD is not None:
-                GroupMember.WORLD.start("nothing more, as its program ended").wait()
+                with contextlib.suppress(RuntimeError):  # which the others raise too
+                    GroupMember.WORLD.start("nothing more, as its program ended").wait()
             if watched is not None:
                 watched.farewell()
 
