@@ -440,8 +440,8 @@ _part = (0, 1)
 def part_of_batch(first: int, rows: int) -> Iterator[None]:
     """Within the block, dropout is that of the `rows` rows of a batch from number `first` on.
 
-    So what several processes draw for their rows is what one draws for all, wherever the batch is
-    the first dimension. Elsewhere they draw independent masks.
+    So several processes drop in their rows what one drops in all, wherever the batch is the first
+    dimension: not between the layers of `nn.RNN`, where time is.
     """
     global _part
     before, _part = _part, (first, rows)

@@ -184,6 +184,9 @@ class Ranks:
         return f"; {self.size} processes with {threads} thread{'s' * (threads > 1)} each"
 
 
+ALONE = Ranks()
+
+
 class _Learner(nn.Module):
     """A loss as a module, which has the model that learns from it."""
 
@@ -202,7 +205,7 @@ def started() -> Ranks:
     for size, rank in STARTED:
         if size in os.environ:
             return Ranks(int(os.environ.get(rank, 0)), int(os.environ[size]))
-    return Ranks()
+    return ALONE
 
 
 def together(run: Callable[[Ranks], int], **options: bool) -> int:
@@ -238,7 +241,7 @@ def join(ranks: Ranks) -> None:
 
         distributed.init_process_group()
     except ImportError:
-        raise (InputError if ranks.first else AgreedError)(
+        raise AgreedError(
             f"mpiexec started {ranks.size} processes, but mpi4py is not installed: install it with "
             f"{python()} -m pip install mpi4py mpich"
         ) from None

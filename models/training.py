@@ -32,7 +32,7 @@ from .command import InputError, Stopped, handling, require
 from .config import TRAINING, load_state
 from .job import Interrupt, hold
 from .pictures import draw_losses
-from .ranks import AgreedError, Part, Ranks, shows_progress, together
+from .ranks import ALONE, AgreedError, Part, Ranks, shows_progress, together
 from .run_files import check_training, read_log, write_log
 from .settings import add_settings
 from .task import Checkpoint, Position, Task
@@ -58,7 +58,7 @@ def rate_share(step: int, warmup: int, schedule: str, total: int) -> float:
 class Trainer:
     """A training run: model, optimiser and position. `run` trains from there to the end."""
 
-    def __init__(self, task: Task, folder: str | Path, ranks: Ranks = Ranks()) -> None:
+    def __init__(self, task: Task, folder: str | Path, ranks: Ranks = ALONE) -> None:
         self.task = task
         self.ranks = ranks
         self.settings = task.settings
@@ -426,7 +426,7 @@ def start_run(
     settings: Any,
     folder: str | Path,
     overwrite: bool = False,
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE,
 ) -> Iterator[Trainer]:
     """Start a new run in a folder, which is locked within the block.
 
@@ -488,7 +488,7 @@ CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continue
 
 @contextlib.contextmanager
 def resume_run(
-    task: type[Task], folder: str | Path, given: dict[str, Any], ranks: Ranks = Ranks()
+    task: type[Task], folder: str | Path, given: dict[str, Any], ranks: Ranks = ALONE
 ) -> Iterator[Trainer]:
     """Resume the run in a folder from its last checkpoint; the folder is locked as in `start_run`.
 
@@ -551,13 +551,11 @@ def train(task: type[Task], options: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(options).items() if name in names}
 
     def run(ranks: Ranks) -> int:
-        start = (
-            resume_run(task, options.out, given, ranks)
-            if options.resume
-            else start_run(
-                task, task.settings_class(**given), options.out, options.overwrite, ranks
-            )
-        )
+        if options.resume:
+            start = resume_run(task, options.out, given, ranks)
+        else:
+            settings = task.settings_class(**given)
+            start = start_run(task, settings, options.out, options.overwrite, ranks)
         with start as trainer:
             return train_on(trainer)
 
