@@ -73,16 +73,23 @@ class Ranks:
         """True for the rank that writes files and prints."""
         return self.rank == 0
 
+    def place(self, rows: int, after: int = 0) -> int:
+        """Return the first of this rank's rows of a batch, or of those of the rank `after` it."""
+        return rows * (self.rank + after) // self.size
+
+    def rows(self, rows: int) -> int:
+        """Return how many rows of a batch are this rank's; one, if it would have none."""
+        return max(1, self.place(rows, 1) - self.place(rows))
+
     def part(self, task: Task, batch: Any) -> Part:
         """Return this rank's rows of a batch; one that counts nothing, if there are too few."""
         tensors = list(batch.values()) if isinstance(batch, dict) else batch
         rows = len(tensors[0])
         if self.size == 1:
             return Part(batch, 0, rows)
-        start, stop = (rows * rank // self.size for rank in (self.rank, self.rank + 1))
-        first, count = min(start, rows - 1), max(stop - start, 1)
+        first, count = self.place(rows), self.rows(rows)
         own = task.part(batch, slice(first, first + count))
-        weight = task.count(own) / task.count(batch) if start < stop else 0.0
+        weight = task.count(own) / task.count(batch) if self.place(rows, 1) > first else 0.0
         return Part(own, first, count, weight, weight * self.size)
 
     # Learning
@@ -96,8 +103,9 @@ class Ranks:
         if self.size == 1:
             return loss
         from minitensor.distributed import default_hooks
+        from minitensor.nn.parallel import DistributedDataParallel
 
-        parallel = nn.parallel.DistributedDataParallel(
+        parallel = DistributedDataParallel(
             _Learner(model, loss), broadcast_buffers=False, find_unused_parameters=True
         )
         if self.bf16_gradients:
@@ -257,7 +265,7 @@ def end(code: int) -> int:
     from minitensor import distributed
 
     if distributed.is_initialized():
-        _abort(code)
+        distributed.abort(code)
     return code
 
 
@@ -272,15 +280,3 @@ def shows_progress() -> bool:
             if "mpiexec" in Path(f"/proc/{process}/comm").read_text():
                 return os.readlink(f"/proc/{process}/fd/2").startswith(("/dev/pts/", "/dev/tty"))
     return False
-
-
-def _abort(code: int) -> None:
-    from minitensor import distributed
-
-    if hasattr(distributed, "abort"):
-        distributed.abort(code)
-    from mpi4py import MPI
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    MPI.COMM_WORLD.Abort(code)

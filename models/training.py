@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import minitensor as mt
-from minitensor import Tensor, nn
+from minitensor import nn
 from minitensor.autograd.nonfinite import bad_value, find_nonfinite
 from minitensor.serialize import CheckpointError, load_file, save_file
 
@@ -65,9 +65,8 @@ class Trainer:
         self.model = task.model
         self.folder = Path(folder)
         self.optimizer = ranks.optimizer(task.optimizer())
-        self.own_loss = task.loss if self.settings.no_compile else task.compiled_loss()
-        self.loss = ranks.shared(self.model, self.own_loss)
-        self.recorded: set[Any] = set()  # the shapes of batches whose loss is compiled
+        loss = task.loss if self.settings.no_compile else task.compiled_loss(ranks.rows)
+        self.loss = ranks.shared(self.model, loss)
         self.steps = len(task.train_batches(0))  # of an epoch
         self.position = Position()
         self.saved = self.position  # the position of the last checkpoint
@@ -95,7 +94,7 @@ class Trainer:
         self.optimizer.zero_grad()
         part = self.ranks.part(self.task, batch)
         with mt.random.part_of_batch(part.first, part.rows):
-            loss = self.loss_of(part.batch)
+            loss = self.loss(part.batch)
             (loss * part.scale).backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip).item()
         total = sum(share for (share,) in self.ranks.table(loss.item() * part.weight))
@@ -107,21 +106,6 @@ class Trainer:
                 )
         self.optimizer.step()
         return total, norm
-
-    def loss_of(self, batch: Any) -> Tensor:
-        """Return the loss of a batch.
-
-        The first loss of a shape is computed twice: compiling records the first call, and that call
-        rounds in other places than those after it. So a run that was resumed rounds as one that was
-        not.
-        """
-        if self.own_loss != self.task.loss:
-            shapes = tuple(tuple(tensor.shape) for tensor in batch)
-            if shapes not in self.recorded:
-                self.recorded.add(shapes)
-                with mt.random.fork_rng():
-                    self.own_loss(batch)
-        return self.loss(batch)
 
     def went_bad(self, problem: str, batch: Any) -> InputError:
         """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
@@ -559,8 +543,9 @@ def train(task: type[Task], options: argparse.Namespace) -> int:
         with start as trainer:
             return train_on(trainer)
 
-    names = ("shard_optimizer", "bf16_gradients")
-    return together(run, **{name: getattr(options, name) for name in names})
+    return together(
+        run, shard_optimizer=options.shard_optimizer, bf16_gradients=options.bf16_gradients
+    )
 
 
 def train_on(trainer: Trainer) -> int:

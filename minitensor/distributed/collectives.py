@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import check_writable
+from ..autograd import check_writable, no_grad
 from ..core import Tensor
 from ..dtype import FLOATING
 from ..rounding import widened
@@ -66,18 +66,18 @@ def _octets(array: np.ndarray) -> np.ndarray:
 
 
 def _array(name: str, what: str, t: Any, changes: bool = False) -> np.ndarray:
-    """Return the array of an argument; TypeError for anything but a tensor."""
+    """Return the array of an argument; TypeError for anything but a tensor.
+
+    RuntimeError for one that the call `changes`, if several elements share their memory.
+    """
     if not isinstance(t, Tensor):
         raise TypeError(
             f"Invalid function argument. Expected parameter `{what}` of {name} of type Tensor, "
             f"but got {type(t)} instead."
         )
-    if changes and not t._array.flags.writeable:
-        check_writable(name, t)
-        raise RuntimeError(
-            f"{name}: `{what}` of shape {tuple(t.shape)} shows one number in several places, so it "
-            "cannot be written: pass x.contiguous()"
-        )
+    if changes:
+        with no_grad():  # also a leaf that requires grad may be written
+            check_writable(name, t)
     return t._array
 
 

@@ -113,7 +113,7 @@ class DistributedDataParallel(Module):
     - `dim`, `check_reduction`, `gradient_as_bucket_view`: accepted for PyTorch's sake, without
       effect.
 
-    A compiled module can be given, or compiled later by `compile()`. Not there: `join`, for ranks
+    A compiled module can be given, or the whole compiled later. Not there: `join`, for ranks
     with different numbers of batches.
 
     Raises RuntimeError for a module without a parameter that requires grad, and for parameters that
@@ -122,6 +122,8 @@ class DistributedDataParallel(Module):
 
     S. Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020.
     """
+
+    compiles_inside = True  # `minitensor.compile` compiles `module`, as this one's calls exchange
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import functools
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -236,35 +235,52 @@ def init_process_group(
     GroupMember.WORLD = ProcessGroup(world, range(world.Get_size()))
 
 
-@functools.cache
 def _join(MPI: Any) -> None:
     """Share the machine with its other ranks, and have the job end if this rank fails."""
+    global _watched
+    if _watched is not None:
+        return
     world, pid, before = MPI.COMM_WORLD, os.getpid(), sys.excepthook
-    rank, size = world.Get_rank(), world.Get_size()
     local = world.Split_type(MPI.COMM_TYPE_SHARED)
     share_cores(local.allgather(cores()))
-    watched = Watched(local, rank, size) if hasattr(socket, "AF_UNIX") else None
+    _watched = Watched(local, world.Get_rank(), world.Get_size())
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         before(kind, error, trace)
         if os.getpid() == pid and not MPI.Is_finalized():
             sentence = "".join(traceback.format_exception_only(kind, error)).strip()
-            print(f"rank {rank} of {size} failed: {sentence}", file=sys.stderr, flush=True)
-            sys.stdout.flush()
-            if watched is not None:
-                watched.farewell()
-            world.Abort(1)
+            print(
+                f"rank {world.Get_rank()} of {world.Get_size()} failed: {sentence}", file=sys.stderr
+            )
+            abort()
 
     def at_exit() -> None:
         if os.getpid() == pid:
             if GroupMember.WORLD is not None:
                 with contextlib.suppress(RuntimeError):  # which the others raise too
                     GroupMember.WORLD.start("nothing more, as its program ended").wait()
-            if watched is not None:
-                watched.farewell()
+            watched.farewell()
 
+    watched = _watched
     sys.excepthook = excepthook
     atexit.register(at_exit)
+
+
+_watched: Watched | None = None
+
+
+def abort(code: int = 1) -> None:
+    """End all processes of the job at once, for a program that has told the reason itself.
+
+    - `code`: what mpiexec exits with.
+    """
+    from mpi4py import MPI
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _watched is not None:
+        _watched.farewell()
+    MPI.COMM_WORLD.Abort(code)
 
 
 def new_group(ranks: Sequence[int] | None = None, **settings: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 
 FAREWELL = b"."
 TOGETHER = 0.01  # seconds within which all processes of a machine end that MPI ends
+LONGEST = 60  # characters of a temporary folder, as addresses of sockets have 100
 PATIENCE = 60.0  # seconds until all ranks are connected
 
 
@@ -28,19 +29,23 @@ class Watched:
 
     def __init__(self, local: Any, rank: int, size: int) -> None:
         """Connect this rank; `local` is the communicator of the ranks on this machine."""
+        self._pid = os.getpid()
+        if not hasattr(socket, "AF_UNIX"):  # on Windows MPI's own message has to do
+            return
         folder = address = ""
         if local.Get_rank() == 0:
-            folder = tempfile.mkdtemp(prefix="minitensor-")
+            place = None if len(tempfile.gettempdir()) < LONGEST else "/tmp"
+            folder = tempfile.mkdtemp(prefix="minitensor-", dir=place)
             address = os.path.join(folder, "ranks")
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(address)
                 listener.listen(local.Get_size())
                 _start(listener, local.Get_size(), size)
         address = local.bcast(address)
-        self._pid = os.getpid()
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(address)
-        self._connection.sendall(f"{rank} {self._pid}\n".encode())
+        with contextlib.suppress(OSError):  # then this machine's ranks are not watched
+            self._connection.connect(address)
+            self._connection.sendall(f"{rank} {self._pid}\n".encode())
         os.register_at_fork(after_in_child=self._connection.close)  # which is not the rank
         local.Barrier()
         if folder:
@@ -48,7 +53,7 @@ class Watched:
 
     def farewell(self) -> None:
         """Say that this rank is about to end."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid and hasattr(self, "_connection"):
             with contextlib.suppress(OSError):  # another has said it, which is enough
                 self._connection.send(FAREWELL)
 
@@ -72,7 +77,10 @@ def main() -> None:
     with socket.socket(fileno=number) as listener, selectors.DefaultSelector() as selector:
         listener.settimeout(PATIENCE)
         for _ in range(local):
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                return
             words = connection.makefile("rb", buffering=0).readline().split()
             ranks[connection] = int(words[0]), int(words[1])
             selector.register(connection, selectors.EVENT_READ)
