@@ -96,7 +96,7 @@ def train(count: int, model: str, *words: str, code: int = 0, fault: str = "") -
     """Run a job to its end; returns what it wrote."""
     process = start(count, model, *words, fault=fault)
     try:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         process.terminate()
         raise
@@ -278,8 +278,9 @@ def long_job(data: Path, tmp_path: Path) -> Any:
     """A job of two processes that has begun its second epoch."""
     words = arguments("translate", data, "--out", str(tmp_path), "--epochs", "100000")
     process = start(2, "translate", *words)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / BEST).exists():
+    deadline = time.monotonic() + 120
+    log = tmp_path / LOG
+    while not log.exists() or log.read_bytes().count(b'"epoch", "') < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -297,8 +298,8 @@ def test_a_rank_that_is_killed_ends_the_job_and_is_named(
 ) -> None:
     os.kill(int((tmp_path / f"process-{rank}").read_text()), signal.SIGKILL)
     began = time.monotonic()
-    _, err = long_job.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    _, err = long_job.communicate(timeout=60)
+    assert time.monotonic() - began < 10
     assert long_job.returncode
     assert f"rank {rank} of 2 failed: " in err
     reached = progress(tmp_path)
@@ -315,7 +316,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(
 ) -> None:
     number = getattr(signal, name)
     os.kill(int((tmp_path / "process-1").read_text()), number)
-    out, err = long_job.communicate(timeout=20)
+    out, err = long_job.communicate(timeout=60)
     assert long_job.returncode == 128 + number, err
     assert f"interrupted at step {progress(tmp_path)['step']}: continue with --resume" in out
     check_equal_ranks(tmp_path, 2)
@@ -326,7 +327,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(
 @needs_mpiexec
 def test_mpiexec_passes_ctrl_c_on(long_job: Any, tmp_path: Path) -> None:
     long_job.send_signal(signal.SIGINT)
-    out, err = long_job.communicate(timeout=20)
+    out, err = long_job.communicate(timeout=60)
     assert long_job.returncode == 130, err
     assert err.count("saving before the end") == 1
     assert f"interrupted at step {progress(tmp_path)['step']}" in out
@@ -338,7 +339,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_sentence(data: Path, tmp_path: 
     words = arguments("translate", data, "--out", str(tmp_path))
     began = time.monotonic()
     _, err = train(3, "translate", *words, code=1, fault="2 5")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     assert "error: rank 2 of 3: data.txt: the disk is gone\n" in err
     assert "Traceback" not in err
     assert progress(tmp_path)["epoch"] >= 0
