@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .dtype import FLOATING, finfo_of
+from .kernels.dropout import shift_key
 
 __all__ = [
     "Generator",
@@ -136,11 +137,7 @@ class Generator:
         high, low = raw(), raw()
         key = int(high << 32 | low) >> 1
         first, rows = _part
-        if not first:
-            return key
-        from .kernels.dropout import shift_key
-
-        return shift_key(key, size * first // rows)
+        return shift_key(key, size * first // rows) if first else key
 
     # Distributions: n is the number of samples, the result has shape (n,)
 
