@@ -251,6 +251,30 @@ def check_buckets_are_sent_while_backward_runs() -> None:
     assert sent[0] == len(model._buckets) - 1 >= 2
 
 
+def check_a_compiled_function_that_exchanges_runs_as_it_is() -> None:
+    def mean(x: Any) -> Any:
+        y = x * 2
+        dist.all_reduce(y)
+        return y / SIZE
+
+    model = DDP(network())
+
+    def step(x: Any, y: Any) -> Any:
+        return nn.functional.mse_loss(model(x), y)
+
+    x, y = (t[mine()] for t in batch())
+    compiled_mean, compiled_step = mt.compile(mean), mt.compile(step)
+    with pytest.warns(UserWarning, match="it exchanges tensors with other processes"):
+        compiled_mean(mt.full((2,), RANK + 1.0))
+    with pytest.warns(UserWarning, match="it exchanges tensors with other processes"):
+        compiled_step(x, y)
+    for _ in range(3):
+        assert compiled_mean(mt.full((2,), RANK + 1.0)).tolist() == [4, 4]
+        model.zero_grad()
+        compiled_step(x, y).backward()
+        equal_everywhere(*(p.grad for p in model.parameters()))
+
+
 def check_no_sync_accumulates() -> None:
     x, y = batch()
     whole = network()
@@ -409,7 +433,7 @@ def main() -> None:
         problem = ""
         try:
             check()
-        except Exception:
+        except (Exception, pytest.fail.Exception):
             problem = traceback.format_exc()
         found: list[Any] = [None] * SIZE
         dist.all_gather_object(found, problem)

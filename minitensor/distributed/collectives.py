@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..autograd import check_writable, no_grad
 from ..core import Tensor
 from ..dtype import FLOATING
@@ -152,7 +153,7 @@ def _reduction(g: ProcessGroup, flat: np.ndarray, op: ReduceOp) -> Steps:
     """Replace a flat array, on all ranks, by its reduction over them."""
     size, width = g.size(), flat.itemsize
     if flat.nbytes <= SMALL:
-        rows = np.empty((size, flat.size), flat.dtype)
+        rows = memory.empty((size, flat.size), flat.dtype)
         yield g.stage(1).Iallgather(_octets(flat), _octets(rows))
         flat[...] = _combined(rows, op)
         return
@@ -160,7 +161,7 @@ def _reduction(g: ProcessGroup, flat: np.ndarray, op: ReduceOp) -> Steps:
     counts = [(stop - start) * width for start, stop in itertools.pairwise(bounds)]
     places = [start * width for start in bounds[:-1]]
     start, stop = bounds[g.rank()], bounds[g.rank() + 1]
-    rows = np.empty((size, stop - start), flat.dtype)
+    rows = memory.empty((size, stop - start), flat.dtype)
     yield g.stage(1).Ialltoallv(
         [_octets(flat), (counts, places)],
         [_octets(rows), ([counts[g.rank()]] * size, [r * counts[g.rank()] for r in range(size)])],
@@ -239,7 +240,7 @@ def _gathering(
     """Call `use` with the arrays of all ranks: on all of them, or on one."""
     own = np.ascontiguousarray(array)
     receives = root in (None, g.rank())
-    rows = np.empty((g.size() * receives, *array.shape), array.dtype)
+    rows = memory.empty((g.size() * receives, *array.shape), array.dtype)
     if root is None:
         yield g.stage(1).Iallgather(_octets(own), _octets(rows))
     else:
@@ -285,7 +286,7 @@ def all_gather_shares(shares: Sequence[Sequence[Tensor]], g: ProcessGroup) -> No
     """Give on all ranks the tensors `shares[r]` the values that they have on rank r."""
     sizes = [sum(t._array.nbytes for t in share) for share in shares]
     own = [_octets(np.ascontiguousarray(t._array)) for t in shares[g.rank()]]
-    octets = np.empty(sum(sizes), np.uint8)
+    octets = memory.empty(sum(sizes), np.uint8)
 
     def steps() -> Steps:
         yield g.stage(1).Iallgatherv(np.concatenate([octets[:0], *own]), [octets, (sizes, None)])
@@ -412,7 +413,7 @@ def _scattered(
     _check_op(name, op, rows)
 
     def steps() -> Steps:
-        received = np.empty_like(rows)
+        received = memory.empty_like(rows)
         yield g.stage(1).Ialltoall(_octets(rows), _octets(received))
         _written([output], [_combined(received, op)])
 

@@ -20,7 +20,7 @@ from ..autograd.gradients import at_end_of_backward
 from ..core import Tensor, state, wrap
 from ..nn import Module
 from .collectives import ReduceOp, all_gather_object, all_reduce, broadcast, broadcast_object_list
-from .processes import Future, ProcessGroup, world
+from .processes import Future, ProcessGroup, refuse_recording, world
 
 FIRST_BUCKET_MB = 1.0  # so that sending begins early
 BUCKET_MB = 25.0
@@ -200,6 +200,7 @@ class DistributedDataParallel(Module):
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Call the module, with equal buffers; `backward` will average unless in `no_sync`."""
+        refuse_recording()
         if self.broadcast_buffers and self.require_backward_grad_sync:
             works = [
                 broadcast(buffer, group=self.process_group, async_op=True, group_src=0)

@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import Any
 
-FAREWELL = b"."
+READY = FAREWELL = b"."
 TOGETHER = 0.01  # seconds within which all processes of a machine end that MPI ends
 LONGEST = 60  # characters of a temporary folder, as addresses of sockets have 100
 PATIENCE = 60.0  # seconds until all ranks are connected
@@ -46,6 +46,8 @@ class Watched:
         with contextlib.suppress(OSError):  # then this machine's ranks are not watched
             self._connection.connect(address)
             self._connection.sendall(f"{rank} {self._pid}\n".encode())
+            self._connection.settimeout(PATIENCE)
+            self._connection.recv(1)  # it is watched now
         os.register_at_fork(after_in_child=self._connection.close)  # which is not the rank
         local.Barrier()
         if folder:
@@ -84,21 +86,24 @@ def main() -> None:
             words = connection.makefile("rb", buffering=0).readline().split()
             ranks[connection] = int(words[0]), int(words[1])
             selector.register(connection, selectors.EVENT_READ)
+        for connection in ranks:
+            connection.send(READY)
         said, ended = _events(selector, None)
         if said:  # a rank ends as it should, or has told its error itself
             return
-        time.sleep(TOGETHER)
-        ended += _events(selector, 0)[1]
-        if len(ended) < local or local == 1:
-            rank, pid = ranks[ended[0]]
-            host = socket.gethostname()
-            sys.stderr.write(
-                f"rank {rank} of {size} failed: process {pid} on {host} was killed or crashed\n"
-            )
+        if 1 < local < size:  # is it MPI, for a rank on another machine?
+            time.sleep(TOGETHER)
+            if len(ended) + len(_events(selector, 0)[1]) == local:
+                return
+        rank, pid = ranks[ended[0]]
+        host = socket.gethostname()
+        sys.stderr.write(
+            f"rank {rank} of {size} failed: process {pid} on {host} was killed or crashed\n"
+        )
 
 
 def _events(selector: selectors.BaseSelector, timeout: float | None) -> tuple[bool, list[Any]]:
-    """Return whether a rank said farewell, and the connections that ended, which are closed."""
+    """Return whether a rank said farewell, and the connections that ended, the first one first."""
     said, ended = False, []
     for key, _ in selector.select(timeout):
         if key.fileobj.recv(64):  # type: ignore[union-attr]
