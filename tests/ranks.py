@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import traceback
 from typing import Any
 
@@ -39,7 +38,7 @@ def in_order(op: str, rows: list[np.ndarray]) -> np.ndarray:
     dtype = rows[0].dtype
     if dtype.name in ("bfloat16", "float16"):
         rows = [row.astype(np.float32) for row in rows]
-    functions = {"PRODUCT": np.multiply, "MIN": np.minimum, "MAX": np.maximum}
+    functions: dict[str, Any] = {"PRODUCT": np.multiply, "MIN": np.minimum, "MAX": np.maximum}
     functions |= {"BAND": np.bitwise_and, "BOR": np.bitwise_or, "BXOR": np.bitwise_xor}
     total = rows[0]
     for row in rows[1:]:
@@ -244,7 +243,7 @@ def check_gradients_are_those_of_the_whole_batch() -> None:
 
 
 def check_buckets_are_sent_while_backward_runs() -> None:
-    model = DDP(network(), bucket_cap_mb=0.001)
+    model: Any = DDP(network(), bucket_cap_mb=0.001)
     sent: list[int] = []
     model.module[0].weight.register_hook(lambda g: sent.append(model._sent))
     loss_of(model, mine()).backward()
@@ -257,7 +256,7 @@ def check_a_compiled_function_that_exchanges_runs_as_it_is() -> None:
         dist.all_reduce(y)
         return y / SIZE
 
-    model = DDP(network())
+    model: Any = DDP(network())
 
     def step(x: Any, y: Any) -> Any:
         return nn.functional.mse_loss(model(x), y)
@@ -280,7 +279,7 @@ def check_no_sync_accumulates() -> None:
     whole = network()
     for rows in (slice(0, 2 * SIZE), slice(2 * SIZE, None)):
         nn.functional.mse_loss(whole(x[rows]), y[rows]).backward()
-    model = DDP(network())
+    model: Any = DDP(network())
     x, y = x[mine()], y[mine()]
     with model.no_sync():
         nn.functional.mse_loss(model(x[:2]), y[:2]).backward()
@@ -305,12 +304,12 @@ class Branches(nn.Module):
 
 
 def check_unused_parameters() -> None:
-    model = DDP(Branches(), find_unused_parameters=True)
+    model: Any = DDP(Branches(), find_unused_parameters=True)
     model(mt.ones(2, 3), RANK == 1).sum().backward()
     assert model.module.a.weight.grad[0, 0] == 2
     assert model.module.b.weight.grad.tolist() == np.full((2, 3), np.float32(2) / SIZE).tolist()
     assert model.module.c.weight.grad is None
-    strict = DDP(Branches())
+    strict: Any = DDP(Branches())
     raises(
         RuntimeError,
         f"parameters got no gradient on rank {RANK} (b.weight, b.bias, c.weight, c.bias)",
@@ -319,7 +318,8 @@ def check_unused_parameters() -> None:
 
 
 def check_bf16_hook() -> None:
-    plain, model = DDP(network(mt.float32)), DDP(network(mt.float32), bucket_cap_mb=0.001)
+    plain = DDP(network(mt.float32))
+    model: Any = DDP(network(mt.float32), bucket_cap_mb=0.001)
     model.register_comm_hook(None, default_hooks.bf16_compress_hook)
     loss_of(plain, mine()).backward()
     loss_of(model, mine()).backward()
@@ -347,7 +347,7 @@ def check_bf16_hook() -> None:
 
 
 def check_buffers_become_those_of_rank_0() -> None:
-    model = DDP(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)))
+    model: Any = DDP(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)))
     model(of_rank(RANK, 8, 6))
     mean = model.module[1].running_mean
     found: list[Any] = [None] * SIZE
@@ -361,7 +361,7 @@ def check_buffers_become_those_of_rank_0() -> None:
 def trained(optimizer_class: Any, sharded: bool, steps: int = 4, **settings: Any) -> Any:
     """Return a model and its optimizer after steps with dropout of each rank's own."""
     mt.manual_seed(3)
-    model = DDP(nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.3), nn.GELU(), nn.Linear(50, 3)))
+    model: Any = DDP(nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.3), nn.GELU(), nn.Linear(50, 3)))
     if sharded:
         optimizer = ZeroRedundancyOptimizer(
             model.parameters(), optimizer_class=optimizer_class, lr=0.01, **settings
@@ -390,11 +390,12 @@ def check_weights_are_equal_on_all_ranks_and_in_each_run() -> None:
 
 
 def check_a_sharded_optimizer_is_the_plain_one_bit_for_bit() -> None:
-    for optimizer_class, settings in (
+    cases: list[tuple[Any, dict[str, Any]]] = [
         (mt.optim.Adam, {}),
         (mt.optim.SGD, {"momentum": 0.9}),
         (mt.optim.Adagrad, {}),
-    ):
+    ]
+    for optimizer_class, settings in cases:
         model, optimizer = trained(optimizer_class, True, **settings)
         plain, reference = trained(optimizer_class, False, **settings)
         for p, q in zip(model.parameters(), plain.parameters(), strict=True):
@@ -443,4 +444,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -44,8 +44,10 @@ LEVELS = {
     "minitensor/nn": 6,
     "minitensor/optim": 6,
     "minitensor/distributions": 6,
+    "minitensor/distributed": 7,
     "minitensor/graph": 7,
     "minitensor/recording": 7,
+    "minitensor/nn/parallel": 8,  # the models of `distributed`, by PyTorch's name
     "minitensor/onnx": 8,
     "minitensor/replay": 8,
     "minitensor/testing": 8,
@@ -68,6 +70,7 @@ OPTIONAL = {
     "onnx",
     "torch",
     "treescope",
+    "mpi4py",
 }
 
 
@@ -76,7 +79,7 @@ def part(module: str) -> str:
     names = module.split(".")
     if names[0] in ("models", "tools"):
         names = ["minitensor", *names]
-    for length in (2, 1):
+    for length in (3, 2, 1):
         found = "/".join(names[:length])
         if found in LEVELS:
             return found

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 
 from ..names import show
 from ..random import Generator
 from .sampler import Sampler
 
 __all__ = ["DistributedSampler"]
+
+# Returns the size of the group of all processes and the rank in it: `minitensor.distributed`, which
+# lies above this module, puts it here.
+whole: list[Callable[[], tuple[int, int]]] = []
 
 
 class DistributedSampler(Sampler[int]):
@@ -39,10 +43,14 @@ class DistributedSampler(Sampler[int]):
         drop_last: bool = False,
     ) -> None:
         if num_replicas is None or rank is None:
-            from ..distributed import get_rank, get_world_size
-
-            num_replicas = get_world_size() if num_replicas is None else num_replicas
-            rank = get_rank() if rank is None else rank
+            if not whole:
+                raise ValueError(
+                    "Default process group has not been initialized, please make sure to call "
+                    "init_process_group."
+                )
+            size, own = whole[0]()
+            num_replicas = size if num_replicas is None else num_replicas
+            rank = own if rank is None else rank
         if not 0 <= rank < num_replicas:
             raise ValueError(
                 f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]"

@@ -7,6 +7,7 @@ exchange tensors between all of them, and `DistributedDataParallel` trains one m
 `pip install 'minitensor[mpi]'` brings mpi4py and the MPI library mpich.
 """
 
+from ..data.distributed import whole as _whole
 from ..names import show
 from .collectives import (
     ReduceOp,
@@ -68,4 +69,5 @@ __all__ = [
     "scatter",
 ]
 
+_whole.append(lambda: (get_world_size(), get_rank()))
 show(__name__, [*__all__, "default_hooks", "optim", "parallel"])
