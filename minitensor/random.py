@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .dtype import FLOATING, finfo_of
+from .kernels.dropout import shift_key
 
 __all__ = [
     "Generator",
@@ -29,6 +30,7 @@ __all__ = [
     "get_rng_state",
     "initial_seed",
     "manual_seed",
+    "part_of_batch",
     "seed",
     "set_rng_state",
 ]
@@ -126,11 +128,16 @@ class Generator:
         pairs = self.words32(2 * n).astype(np.uint64)
         return (pairs[0::2] << np.uint64(32)) | pairs[1::2]
 
-    def key(self) -> int:
-        """Return a random integer of 63 bits, the key of a counter-based generator in a kernel."""
+    def key(self, size: int = 0) -> int:
+        """Return a random integer, the key of a counter-based generator in a kernel.
+
+        `size` is the number of elements it is for, which may be a part of a batch: `part_of_batch`.
+        """
         raw = self._bits.random_raw  # the same words as `words64`, without arrays
         high, low = raw(), raw()
-        return int(high << 32 | low) >> 1
+        key = int(high << 32 | low) >> 1
+        first, rows = _part
+        return shift_key(key, size * first // rows) if first else key
 
     # Distributions: n is the number of samples, the result has shape (n,)
 
@@ -421,6 +428,24 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
     finally:
         if enabled:
             default_generator.set_state(before)
+
+
+_part = (0, 1)
+
+
+@contextlib.contextmanager
+def part_of_batch(first: int, rows: int) -> Iterator[None]:
+    """Within the block, dropout is that of the `rows` rows of a batch from number `first` on.
+
+    So several processes drop in their rows what one drops in all, wherever the batch is the first
+    dimension: not between the layers of `nn.RNN`, where time is.
+    """
+    global _part
+    before, _part = _part, (first, rows)
+    try:
+        yield
+    finally:
+        _part = before
 
 
 _torch_dropout = False

@@ -71,7 +71,7 @@ from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program
 from .corpus import named
 from .settings import count
-from .task import Checkpoint, CompiledForShapes, Task, common_shapes
+from .task import Checkpoint, CompiledForShapes, Rows, Task, common_shapes
 from .text import normalize, read_lines
 from .training import BEST, add_train, start_run, train_on
 
@@ -515,6 +515,12 @@ class Pretraining(Task):
         """Count the blanks."""
         return int((batch["labels"] != IGNORED).sum().item())
 
+    def part(self, batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+        """Return some rows of a batch, and how much more their pairs count than their blanks."""
+        own = super().part(batch, rows)
+        pairs = len(own["follows"]) / len(batch["follows"])
+        return {**own, "weight": mt.tensor(pairs * self.count(batch) / self.count(own))}
+
     def predict(
         self, batch: dict[str, Tensor], encode: Callable[..., Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -533,20 +539,23 @@ class Pretraining(Task):
         logits, labels, follows = predicted
         loss = F.cross_entropy(logits, labels)
         if self.settings.next_sentence == "yes":
-            loss = loss + F.cross_entropy(follows, batch["follows"])
+            pairs = F.cross_entropy(follows, batch["follows"])
+            loss = loss + (batch["weight"] * pairs if "weight" in batch else pairs)
         return loss
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the sum of the mean losses of blanks and of pairs, in nats."""
         return self.total(batch, self.predict(batch, self.model.bert))
 
-    def compiled_loss(self) -> Callable[[dict[str, Tensor]], Tensor]:
+    def compiled_loss(self, rows: Rows = int) -> Callable[[dict[str, Tensor]], Tensor]:
         """Return `loss`, the model below the heads compiled: the number of blanks varies."""
         shapes = []
         with mt.random.fork_rng():
             for numbers in self.train_batches(0):
                 batch = self.collate(numbers)
-                shapes.append(tuple(tuple(batch[name].shape) for name in INPUTS))
+                shapes.append(
+                    tuple((rows(len(numbers)), *batch[name].shape[1:]) for name in INPUTS)
+                )
         encode = CompiledForShapes(self.model.bert, common_shapes(shapes))
         return lambda batch: self.total(batch, self.predict(batch, encode))
 
@@ -675,11 +684,11 @@ class Classification(Task):
         """Return the mean cross entropy of the labels, in nats."""
         return text_label_loss(self.model, *batch)
 
-    def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor, Tensor]], Tensor]:
+    def compiled_loss(self, rows: Rows = int) -> Callable[[tuple[Tensor, Tensor, Tensor]], Tensor]:
         """Return `loss`, compiled for batches of the shapes that come often."""
         shapes = []
         for numbers in self.train_batches(0):
-            tokens = len(numbers), max(len(self.train[n][0]) for n in numbers)
+            tokens = rows(len(numbers)), max(len(self.train[n][0]) for n in numbers)
             shapes.append((tokens, tokens, tokens[:1]))
         loss = CompiledForShapes(partial(text_label_loss, self.model), common_shapes(shapes))
         return lambda batch: loss(*batch)

@@ -32,6 +32,17 @@ class InputError(Exception):
     """Something the user gave cannot be used; the message is a sentence for them."""
 
 
+FAULTS = (InputError, CheckpointError, OSError)  # that a sentence explains
+
+
+def sentence(fault: BaseException) -> str:
+    """Return what one of FAULTS says."""
+    if isinstance(fault, OSError):
+        place = f"{fault.filename}: " if fault.filename else ""
+        return f"{place}{fault.strerror or fault}"
+    return str(fault)
+
+
 class Stopped(KeyboardInterrupt):
     """Raised when a signal asks the program to end; `number` is the number of the signal."""
 
@@ -100,13 +111,9 @@ def exit_code(run: Callable[[], int], failure: int = 1) -> int:
     try:
         with handling(stop):
             return run()
-    except (InputError, CheckpointError) as error:
-        message = str(error)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        message = f"{place}{error.strerror or error}"
+    except FAULTS as fault:
+        print(f"error: {sentence(fault)}", file=sys.stderr)
+        return failure
     except KeyboardInterrupt as stopped:
         print("interrupted", file=sys.stderr)
         return 128 + getattr(stopped, "number", signal.SIGINT)
-    print(f"error: {message}", file=sys.stderr)
-    return failure

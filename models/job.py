@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from .command import InputError, Stopped
+from .command import InputError
 
 
 class Interrupt:
@@ -19,20 +19,18 @@ class Interrupt:
     and must not keep the process from saving.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tells: bool = True) -> None:
         self.signal = 0
+        self.tells = tells  # with a line on standard error
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal by remembering it."""
         if not self.signal:
             self.signal = number
+            if not self.tells:
+                return
             with contextlib.suppress(OSError):  # `print` may have been interrupted
                 os.write(2, b"\nsaving before the end ...\n")
-
-    def check(self) -> None:
-        """Raise Stopped if the job was asked to end."""
-        if self.signal:
-            raise Stopped(self.signal)
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ from .config import Config, check_shapes, config_from_json
 from .decoding import generate, stop_at
 from .pairs import Batch, PairSettings, TranslationSettings
 from .settings import add_settings, amount, count, setting, share
+from .task import Rows
 from .text import write_file
 from .training import start_task
 from .translation import Translation
@@ -324,7 +325,7 @@ class RecurrentTranslation(Translation):
         logits_NLV = self.model(src_NS, self.model.shift_right(tgt_NL))
         return logits_NLV.flatten(0, 1), tgt_NL.flatten()
 
-    def compiled_loss(self) -> Callable[[Batch], Tensor]:
+    def compiled_loss(self, rows: Rows = int) -> Callable[[Batch], Tensor]:
         """Return `loss` as it is: it reads the sentences' lengths, so it cannot be replayed."""
         return self.loss
 

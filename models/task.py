@@ -46,6 +46,7 @@ class Checkpoint:
     training: dict[str, Tensor] = field(default_factory=dict)
 
 
+Rows = Callable[[int], int]
 Shapes = tuple[tuple[int, ...], ...]  # of the tensors of a batch
 
 
@@ -137,14 +138,26 @@ class Task:
         """Return the number of units that the loss of a batch is the mean over."""
         raise NotImplementedError
 
+    def part(self, batch: Any, rows: slice) -> Any:
+        """Return some rows of a batch.
+
+        The losses of all parts, each weighted by its `count`, add up to that of the batch.
+        """
+        if isinstance(batch, dict):
+            return {name: tensor[rows] for name, tensor in batch.items()}
+        return tuple(tensor[rows] for tensor in batch)
+
     # Learning
 
     def loss(self, batch: Any) -> Tensor:
         """Return the loss to learn from, a mean."""
         raise NotImplementedError
 
-    def compiled_loss(self) -> Callable[[Any], Tensor]:
-        """Return `loss`, or the same compiled (CompiledForShapes) where that is faster."""
+    def compiled_loss(self, rows: Rows = int) -> Callable[[Any], Tensor]:
+        """Return `loss`, or the same compiled (CompiledForShapes) where that is faster.
+
+        `rows` tells how many rows of a batch of n are learned from here: all n, or fewer of `part`.
+        """
         return self.loss
 
     def measures(self, batch: Any) -> dict[str, float]:

@@ -32,6 +32,7 @@ from .command import InputError, Stopped, handling, require
 from .config import TRAINING, load_state
 from .job import Interrupt, hold
 from .pictures import draw_losses
+from .ranks import ALONE, AgreedError, Part, Ranks, shows_progress, together
 from .run_files import check_training, read_log, write_log
 from .settings import add_settings
 from .task import Checkpoint, Position, Task
@@ -57,20 +58,23 @@ def rate_share(step: int, warmup: int, schedule: str, total: int) -> float:
 class Trainer:
     """A training run: model, optimiser and position. `run` trains from there to the end."""
 
-    def __init__(self, task: Task, folder: str | Path) -> None:
+    def __init__(self, task: Task, folder: str | Path, ranks: Ranks = ALONE) -> None:
         self.task = task
+        self.ranks = ranks
         self.settings = task.settings
         self.model = task.model
         self.folder = Path(folder)
-        self.optimizer = task.optimizer()
-        self.loss = task.loss if self.settings.no_compile else task.compiled_loss()
+        self.optimizer = ranks.optimizer(task.optimizer())
+        loss = task.loss if self.settings.no_compile else task.compiled_loss(ranks.rows)
+        self.loss = ranks.shared(self.model, loss)
         self.steps = len(task.train_batches(0))  # of an epoch
         self.position = Position()
         self.saved = self.position  # the position of the last checkpoint
         self.records: list[dict[str, Any]] = []
-        self.interrupt = Interrupt()
+        self.interrupt = Interrupt(tells=ranks.first)
         self.place: os.stat_result | None = None  # of the folder, while `run` is at work
         self.set_rate()
+        ranks.check_same(task)
 
     def set_rate(self) -> None:
         """Set the learning rate of the next step."""
@@ -88,26 +92,36 @@ class Trainer:
         """
         random_state = mt.get_rng_state()
         self.optimizer.zero_grad()
-        loss = self.loss(batch)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        for name, value in ("loss", loss.item()), ("norm of the gradient", norm.item()):
+        part = self.ranks.part(self.task, batch)
+        with mt.random.part_of_batch(part.first, part.rows):
+            loss = self.loss(part.batch)
+            (loss * part.scale).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip).item()
+        total = sum(share for (share,) in self.ranks.table(loss.item() * part.weight))
+        for name, value in ("loss", total), ("norm of the gradient", norm):
             if not math.isfinite(value):
                 mt.set_rng_state(random_state)  # so that dropout does the same
                 raise self.went_bad(
-                    f"the {name} became {value} at step {self.position.step + 1}", batch
+                    f"the {name} became {value} at step {self.position.step + 1}", part
                 )
         self.optimizer.step()
-        return loss.item(), norm.item()
+        return total, norm
 
     def went_bad(self, problem: str, batch: Any) -> InputError:
         """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
-        cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.task.loss(batch))
+        parameters = dict(self.model.named_parameters())
+        if isinstance(batch, Part):
+            with mt.random.part_of_batch(batch.first, batch.rows):
+                own = find_nonfinite(parameters, lambda: self.task.loss(batch.batch))
+            causes = self.ranks.gather(own)  # the others may have found none
+            cause = next((each for each in causes if " made " in each), causes[0])
+            return self.cannot_go_on(f"{problem}: {cause}", AgreedError)
+        cause = find_nonfinite(parameters, lambda: self.task.loss(batch))
         return self.cannot_go_on(f"{problem}: {cause}")
 
-    def cannot_go_on(self, problem: str) -> InputError:
+    def cannot_go_on(self, problem: str, kind: type[InputError] = InputError) -> InputError:
         """Return the error for a run whose weights are lost, and how to continue."""
-        return InputError(
+        return kind(
             f"{problem}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
             f"with --resume and an --lr below {self.settings.lr:g}"
         )
@@ -120,10 +134,13 @@ class Trainer:
         """
         self.model.eval()
         sums: dict[str, float] = {}
-        units = 0
-        for numbers in self.task.valid_batches():
-            self.interrupt.check()
-            batch = self.task.collate_valid(numbers)
+        units, ranks = 0, self.ranks
+        batches = self.task.valid_batches()
+        for number in range(ranks.rank, -(-len(batches) // ranks.size) * ranks.size, ranks.size):
+            self.check_interrupt()
+            if number >= len(batches):
+                continue
+            batch = self.task.collate_valid(batches[number])
             count = self.task.count(batch)
             for name, value in self.task.measures(batch).items():
                 if not math.isfinite(value):
@@ -134,7 +151,16 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value * count
             units += count
         self.model.train()
-        return {name: value / units for name, value in sums.items()}
+        found = ranks.gather((sums, units))
+        units = sum(count for _, count in found)
+        return {name: sum(of.get(name, 0.0) for of, _ in found) / units for name in found[0][0]}
+
+    def check_interrupt(self, due: bool = False) -> bool:
+        """Raise Stopped on all ranks if one was asked to end; return rank 0's `due`."""
+        asked = self.ranks.table(self.interrupt.signal, due)
+        if number := max(signal for signal, _ in asked):
+            raise Stopped(int(number))
+        return bool(asked[0][1])
 
     # All steps
 
@@ -158,7 +184,7 @@ class Trainer:
                 total=self.steps * epochs,
                 initial=position.step,
                 unit="batch",
-                disable=None,
+                disable=not (self.ranks.first and shows_progress()),
                 leave=False,
             ) as bar,
         ):
@@ -177,7 +203,9 @@ class Trainer:
         saved = start
         batches = task.train_batches(position.epoch)
         for number in range(position.batch, len(batches)):
-            self.interrupt.check()
+            if self.check_interrupt(time.perf_counter() - saved > SAVE_EVERY):
+                self.save(LAST)
+                saved = time.perf_counter()
             batch = task.collate(batches[number])
             tokens = task.count(batch)
             loss, norm = self.step(batch)
@@ -191,14 +219,12 @@ class Trainer:
             if position.step % LOG_EVERY == 0:
                 speed = {f"{task.unit}_per_second": round(rate)}
                 self.log("step", loss=loss, grad_norm=norm, **speed)
-            if now - saved > SAVE_EVERY:
-                self.save(LAST)
-                saved = now
             bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} {task.unit}/s", refresh=False)
             bar.update()
         seconds = time.perf_counter() - start
         rate = (position.tokens - tokens_before) / max(seconds, 1e-9)
         train_loss = position.loss_sum / position.tokens
+        self.ranks.share_buffers(self.model)
         with self.averaged():
             measures = self.validate()
             position.epoch, position.batch = position.epoch + 1, 0
@@ -210,7 +236,8 @@ class Trainer:
                 seconds=round(seconds, 3),
                 **{f"{task.unit}_per_second": round(rate)},
             )
-            draw_losses(self.records, self.folder / CURVES, task.unit, task.floor())
+            if self.ranks.first:
+                draw_losses(self.records, self.folder / CURVES, task.unit, task.floor())
             valid_loss, *others = measures.values()
             if valid_loss < position.best_loss:
                 position.best_loss = valid_loss
@@ -266,6 +293,8 @@ class Trainer:
             **values,
         }
         self.records.append(record)
+        if not self.ranks.first:
+            return
         path = self.folder / LOG
         self.check_folder()
         try:
@@ -298,8 +327,13 @@ class Trainer:
     def save(self, name: str) -> None:
         """Write a checkpoint: the best to translate with, the last also to continue from.
 
-        InputError, and the checkpoint stays as it was, if a number in it is NaN or infinite.
+        InputError, and the checkpoint stays as it was, if a number in it is NaN or infinite. Rank 0
+        writes it, but all have to call this.
         """
+        optimizer = self.ranks.optimizer_state(self.optimizer) if name == LAST else {}
+        if not self.ranks.first:
+            self.saved = replace(self.position) if name == LAST else self.saved
+            return
         self.check_folder()
         tensors = dict(self.model.state_dict())
         progress: dict[str, Any] = {
@@ -308,7 +342,6 @@ class Trainer:
             **self.task.facts(),
         }
         if name == LAST:
-            optimizer = self.optimizer.state_dict()
             progress["groups"] = optimizer["param_groups"]
             tensors[TRAINING + "rng"] = mt.from_numpy(mt.get_rng_state())
             for number, values in optimizer["state"].items():
@@ -341,7 +374,7 @@ class Trainer:
             check_training(
                 progress,
                 checkpoint.training,
-                self.optimizer.state_dict()["param_groups"],
+                self.task.optimizer().state_dict()["param_groups"],
                 [p for p in self.model.parameters() if p.requires_grad],
             )
         except ValueError as error:
@@ -357,8 +390,9 @@ class Trainer:
         self.position = Position(**progress["position"])
         self.saved = replace(self.position)
         self.set_rate()
-        self.records = read_log(self.folder / LOG, self.position)
-        write_log(self.folder / LOG, self.records)
+        if self.ranks.first:
+            self.records = read_log(self.folder / LOG, self.position)
+            write_log(self.folder / LOG, self.records)
 
 
 T = TypeVar("T", bound=Task)
@@ -373,36 +407,56 @@ def start_task(task: type[T], settings: Any, checkpoint: Checkpoint | None = Non
 
 @contextlib.contextmanager
 def start_run(
-    task: type[Task], settings: Any, folder: str | Path, overwrite: bool = False
+    task: type[Task],
+    settings: Any,
+    folder: str | Path,
+    overwrite: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Trainer]:
     """Start a new run in a folder, which is locked within the block.
 
     InputError if the folder holds a run, unless it may be overwritten, or is in use.
     """
-    settings.check()
     folder = Path(folder)
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    with hold(folder):
+    with contextlib.ExitStack() as held:
+        made = ranks.first and not folder.exists()
         try:
-            if (folder / LAST).exists() and not overwrite:
-                raise InputError(
-                    f"{folder} already holds a run: continue it with --resume, "
-                    "replace it with --overwrite, or choose another folder"
-                )
-            trainer = Trainer(start_task(task, settings), folder)
+            with ranks.agreed():
+                settings.check()
+                if ranks.first:
+                    make_folder(folder)
+                    held.enter_context(hold(folder))
+                    check_free(folder, overwrite)
+                begun = start_task(task, settings)
+            trainer = Trainer(begun, folder, ranks)
             trainer.save(LAST)  # a folder that cannot be written to is noticed here
         except BaseException:
             if made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
-        for path in (folder / BEST, folder / LOG, folder / CURVES, *folder.glob(EPOCH.format("*"))):
-            path.unlink(missing_ok=True)
+        if ranks.first:
+            old = (folder / BEST, folder / LOG, folder / CURVES, *folder.glob(EPOCH.format("*")))
+            for path in old:
+                path.unlink(missing_ok=True)
         yield trainer
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; InputError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise InputError if a folder holds a run, unless it may be overwritten."""
+    if (folder / LAST).exists() and not overwrite:
+        raise InputError(
+            f"{folder} already holds a run: continue it with --resume, "
+            "replace it with --overwrite, or choose another folder"
+        )
 
 
 def load_trained(run: str | Path, task: type[Task]) -> Checkpoint:
@@ -418,26 +472,33 @@ CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continue
 
 
 @contextlib.contextmanager
-def resume_run(task: type[Task], folder: str | Path, given: dict[str, Any]) -> Iterator[Trainer]:
+def resume_run(
+    task: type[Task], folder: str | Path, given: dict[str, Any], ranks: Ranks = ALONE
+) -> Iterator[Trainer]:
     """Resume the run in a folder from its last checkpoint; the folder is locked as in `start_run`.
 
     `given` are settings the user asks for; only those in CAN_CHANGE may differ from the run's.
     """
     folder = Path(folder)
-    with hold(folder):
-        checkpoint = read_checkpoint(folder / LAST, task)
-        settings = checkpoint.settings
-        for name, value in given.items():
-            if name not in CAN_CHANGE and value != getattr(settings, name):
-                raise InputError(
-                    f"--{name.replace('_', '-')} is {value}, but the run in {folder} was started "
-                    f"with {getattr(settings, name)}: only "
-                    f"{' and '.join(f'--{name}' for name in CAN_CHANGE)} can change"
-                )
-        settings.epochs = given.get("epochs", settings.epochs)
-        settings.lr = given.get("lr", settings.lr)
-        trainer = Trainer(start_task(task, settings, checkpoint), folder)
-        trainer.restore(checkpoint)
+    with contextlib.ExitStack() as held:
+        with ranks.agreed():
+            if ranks.first:
+                held.enter_context(hold(folder))
+            checkpoint = read_checkpoint(folder / LAST, task)
+            settings = checkpoint.settings
+            for name, value in given.items():
+                if name not in CAN_CHANGE and value != getattr(settings, name):
+                    raise InputError(
+                        f"--{name.replace('_', '-')} is {value}, but the run in {folder} was "
+                        f"started with {getattr(settings, name)}: only "
+                        f"{' and '.join(f'--{name}' for name in CAN_CHANGE)} can change"
+                    )
+            settings.epochs = given.get("epochs", settings.epochs)
+            settings.lr = given.get("lr", settings.lr)
+            begun = start_task(task, settings, checkpoint)
+        trainer = Trainer(begun, folder, ranks)
+        with ranks.agreed():
+            trainer.restore(checkpoint)
         yield trainer
 
 
@@ -453,6 +514,17 @@ def add_train(
     again = command.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue the run in the folder")
     again.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    several = command.add_argument_group(
+        "several processes", "started with mpiexec -n K; without effect on one process"
+    )
+    several.add_argument(
+        "--shard-optimizer",
+        action="store_true",
+        help="each process keeps the optimiser's state of its part of the weights alone (ZeRO-1)",
+    )
+    several.add_argument(
+        "--bf16-gradients", action="store_true", help="send gradients rounded to bfloat16"
+    )
     add_settings(command, task.settings_class)
     command.set_defaults(command=lambda options: train(task, options))
     return command
@@ -462,19 +534,28 @@ def train(task: type[Task], options: argparse.Namespace) -> int:
     """Train a new run, or the rest of one, as the command line asks; returns the exit code."""
     names = {field.name for field in fields(task.settings_class)}
     given = {name: value for name, value in vars(options).items() if name in names}
-    start = (
-        resume_run(task, options.out, given)
-        if options.resume
-        else start_run(task, task.settings_class(**given), options.out, options.overwrite)
+
+    def run(ranks: Ranks) -> int:
+        if options.resume:
+            start = resume_run(task, options.out, given, ranks)
+        else:
+            settings = task.settings_class(**given)
+            start = start_run(task, settings, options.out, options.overwrite, ranks)
+        with start as trainer:
+            return train_on(trainer)
+
+    return together(
+        run, shard_optimizer=options.shard_optimizer, bf16_gradients=options.bf16_gradients
     )
-    with start as trainer:
-        return train_on(trainer)
 
 
 def train_on(trainer: Trainer) -> int:
-    """Train the rest of a run, and print how it goes; returns the exit code."""
+    """Train the rest of a run, and print how it goes on rank 0; returns the exit code."""
+    if not trainer.ranks.first:
+        number = trainer.run(lambda line: None)
+        return 128 + number if number else 0
     out = trainer.folder
-    print(trainer.task.describe(), flush=True)
+    print(trainer.task.describe() + trainer.ranks.describe(), flush=True)
     epochs = trainer.position.epoch
     if epochs >= trainer.settings.epochs:
         print(

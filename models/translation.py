@@ -36,7 +36,7 @@ from .pairs import (
     load_pairs,
     order_by_tokens,
 )
-from .task import Checkpoint, CompiledForShapes, Task, common_shapes
+from .task import Checkpoint, CompiledForShapes, Rows, Task, common_shapes
 from .text import PAD, Pair, Vocabulary, vocabulary_from_json
 from .transformer import Transformer
 from .vectors import read_vectors
@@ -208,13 +208,13 @@ class Translation(Task):
         """Return the loss of a batch, with label smoothing."""
         return token_loss(*self.predict(batch), self.settings.label_smoothing)
 
-    def compiled_loss(self) -> Callable[[Batch], Tensor]:
+    def compiled_loss(self, rows: Rows = int) -> Callable[[Batch], Tensor]:
         """Return `loss`, compiled for batches of the shapes that come often."""
         data = self.data.train
         shapes = []
         for numbers in self.train_batches(0):
             sides = zip(*(data[n] for n in numbers), strict=True)
-            shapes.append(tuple((len(numbers), max(map(len, side))) for side in sides))
+            shapes.append(tuple((rows(len(numbers)), max(map(len, side))) for side in sides))
         loss = CompiledForShapes(
             partial(pair_loss, self.model, self.settings.label_smoothing), common_shapes(shapes)
         )

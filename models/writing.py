@@ -28,7 +28,7 @@ from .decoding import Sampling, never, stop_at, stream
 from .gpt_files import VARIANTS, GPTConfig, check_state
 from .python_text import python_text
 from .settings import Settings, amount, count, files, setting, share
-from .task import Checkpoint, CompiledForShapes, Task
+from .task import Checkpoint, CompiledForShapes, Rows, Task
 from .text import BPEVocabulary, CharVocabulary, vocabulary_from_json, whole_characters
 from .token_folder import held_out, open_tokens
 
@@ -183,7 +183,7 @@ class Writing(Task):
         """Return the mean cross entropy of the next tokens, in nats."""
         return next_token_loss(self.model, *batch)
 
-    def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
+    def compiled_loss(self, rows: Rows = int) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
         """Return `loss`, compiled."""
         loss = CompiledForShapes(partial(next_token_loss, self.model))
         return lambda batch: loss(*batch)

@@ -201,3 +201,38 @@ def test_exact_mode_in_attention() -> None:
     mine = F.scaled_dot_product_attention(*map(wrap, a), dropout_p=0.3)  # type: ignore[misc]
     theirs = torch.nn.functional.scaled_dot_product_attention(*torch.from_numpy(a), dropout_p=0.3)  # type: ignore[misc]
     np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+
+
+OPS_THAT_DROP = {
+    "dropout": lambda x: F.dropout(x, 0.3),
+    "linear": lambda x: F.linear_activation(x, mt.ones(6, 8), p=0.3),
+    "dropout_add": lambda x: F.dropout_add(x, x, 0.3),
+    "dropout_add_layer_norm": lambda x: F.dropout_add_layer_norm(x, x, (8,), p=0.3),
+    "attention": lambda x: F.scaled_dot_product_attention(
+        *[x.unflatten(-1, (2, 4)).transpose(1, 2)] * 3, dropout_p=0.3
+    ),
+    "embedding": lambda x: F.embedding_positions(
+        x.abs().long(), mt.ones(9, 8), mt.ones(30, 8), p=0.3
+    ).flatten(1, 2),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("name", OPS_THAT_DROP)
+def test_parts_of_a_batch_drop_what_the_whole_batch_drops(name: str, compiled: bool) -> None:
+    op = OPS_THAT_DROP[name]
+    x_NLE = mt.randn(5, 7, 8, generator=random.Generator().manual_seed(2)).clamp(-2, 2)
+    if name == "embedding":
+        x_NLE = x_NLE[..., 0]
+    found = []
+    for first, rows in (0, 5), (0, 2), (2, 1), (3, 2):
+        run = mt.compile(op) if compiled else op
+        with random.part_of_batch(first, rows):
+            for _ in range(3 if compiled else 1):  # recorded, traced, replayed
+                mt.manual_seed(4)
+                out = run(x_NLE[first : first + rows])
+        found.append(out)
+    whole, *parts = found
+    mt.testing.assert_close(mt.cat(parts), whole)
+    mt.manual_seed(4)
+    assert not mt.equal(op(x_NLE[2:3]), whole[2:3])

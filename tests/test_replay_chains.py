@@ -38,7 +38,7 @@ def fused(function: Callable[..., Any], *inputs: Tensor) -> list[str]:
     graph, outs = recorded(function, *inputs)
     graph = fuse_chains(graph)
     mt.manual_seed(3)
-    keys = [mt.random.default_generator.key() for _ in range(graph.keys)]
+    keys = [mt.random.default_generator.key(size) for size in graph.keys]
     tensors = dict(zip(graph.inputs, inputs, strict=True))
     found = graph.run(tensors, keys)
     for mine, other in zip(found, outs, strict=True):

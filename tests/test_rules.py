@@ -62,7 +62,7 @@ def rewritten(entry: Any) -> Function:
         tensors = dict(zip(graph.inputs, args, strict=True))
         for number, t in graph.tensors.items():
             tensors.setdefault(number, t)
-        keys = [random.default_generator.key() for _ in range(graph.keys)]
+        keys = [random.default_generator.key(size) for size in graph.keys]
         (out,) = graph.run(tensors, keys)
         return out
 

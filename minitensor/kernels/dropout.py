@@ -50,6 +50,21 @@ def key_words(key: int) -> tuple[int, int]:
     return z >> 32, z & 0xFFFFFFFF
 
 
+def shift_key(key: int, n: int) -> int:
+    """Return the key whose word of index i is the word of index n + i of `key`.
+
+    That is `key_words` backwards, of its words with n added to the first.
+    """
+    first, second = key_words(key)
+    z = (first + n & 0xFFFFFFFF) << 32 | second
+    z ^= z >> 31 ^ z >> 62
+    z = z * pow(0x94D049BB133111EB, -1, 2**64) & 0xFFFFFFFFFFFFFFFF
+    z ^= z >> 27 ^ z >> 54
+    z = z * pow(0xBF58476D1CE4E5B9, -1, 2**64) & 0xFFFFFFFFFFFFFFFF
+    z ^= z >> 30 ^ z >> 60
+    return z - 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+
+
 def keep_threshold(p: float) -> int:
     """Return the least random word that keeps an element, for a probability p in [0, 1)."""
     return min(round(p * 2**32), 0xFFFFFFFF)

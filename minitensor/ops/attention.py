@@ -73,7 +73,8 @@ class ScaledDotProductAttention(Op):
                 raise RuntimeError(
                     f"{_NAME}: attn_mask and is_causal exclude each other, except for (N, H, L, E)"
                 )
-        settings = _settings(_NAME, width, dropout_p, is_causal, scale)
+        size = math.prod(query._array.shape[:-1]) * key._array.shape[-2]
+        settings = _settings(_NAME, width, size, dropout_p, is_causal, scale)
         op = ScaledDotProductAttention
         run = op.apply if _can_fuse(attn_mask, width, settings) else op.decomposition
         return run(query, key, value, attn_mask, *settings)
@@ -250,10 +251,11 @@ class PackedAttention(Op):
     ) -> Tensor:
         width = _check_packed(qkv, kv, num_heads)
         n, rows, _ = qkv._array.shape
+        cols = rows if kv is None else kv._array.shape[1]
         if attn_mask is not None:
-            cols = rows if kv is None else kv._array.shape[1]
             _check_mask("packed_attention", attn_mask, qkv.dtype, (n, num_heads, rows, cols))
-        settings = _settings("packed_attention", width, dropout_p, is_causal, scale)
+        size = n * num_heads * rows * cols
+        settings = _settings("packed_attention", width, size, dropout_p, is_causal, scale)
         op = PackedAttention
         run = op.apply if _can_fuse(attn_mask, width, settings) else op.decomposition
         return run(qkv, kv, attn_mask, num_heads, *settings)
@@ -423,7 +425,7 @@ _NAME = "scaled_dot_product_attention"
 
 
 def _settings(
-    name: str, width: int, p: float, causal: bool, scale: float | None
+    name: str, width: int, size: int, p: float, causal: bool, scale: float | None
 ) -> tuple[bool, float, float, int | None]:
     """Return causal, scale, p and the key of dropout, None where nothing is drawn."""
     if scale is None:
@@ -432,7 +434,7 @@ def _settings(
         return bool(causal), scale, p, None
     check_probability(name, p, RuntimeError)
     draws = 0 < p < 1 and not random.uses_torch_dropout()
-    return bool(causal), scale, p, random.default_generator.key() if draws else None
+    return bool(causal), scale, p, random.default_generator.key(size) if draws else None
 
 
 def _can_fuse(mask: Tensor | None, width: int, settings: tuple[Any, ...]) -> bool:

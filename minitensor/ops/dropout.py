@@ -70,7 +70,7 @@ def _drop(x: Tensor, p: float) -> Tensor:
         raise RuntimeError(f"dropout: expected a floating tensor, got {x.dtype}")
     if random.uses_torch_dropout():
         return x * wrap(exact_noise(x._array, p))
-    return Dropout.apply(x, p, random.default_generator.key())
+    return Dropout.apply(x, p, random.default_generator.key(x._array.size))
 
 
 def kept(shape: tuple[int, ...], p: float, key: int | None) -> dict[str, np.ndarray]:

@@ -148,7 +148,8 @@ class EmbeddingPositions(Op):
             and positions._array.dtype == dtype
             and not (p == 1 or (p > 0 and random.uses_torch_dropout()))
         )
-        key = random.default_generator.key() if fused and p else None
+        size = input._array.size * weight._array.shape[1]
+        key = random.default_generator.key(size) if fused and p else None
         op = EmbeddingPositions
         run = op.apply if fused else op.decomposition
         return run(input, weight, positions, scale=scale, p=p, key=key, padding_idx=padding_idx)

@@ -186,7 +186,8 @@ class LinearActivation(Op):
         ):
             y = _ACTIVATIONS[activation](Linear.call(input, weight, bias))
             return Dropout.call(y, p, training)
-        key = random.default_generator.key() if drops else 0
+        size = input._array.size // max(1, weight._array.shape[1]) * weight._array.shape[0]
+        key = random.default_generator.key(size) if drops else 0
         return LinearActivation.apply(
             input, weight, bias, kind=activation, p=p if drops else 0.0, key=key
         )

@@ -51,7 +51,8 @@ class DropoutAdd(Op):
         _check("dropout_add", input, residual, p)
         if not training or p == 0 or input._array.size == 0 or _composed(p):
             return residual + Dropout.call(input, p, training)
-        return DropoutAdd.apply(input, residual, p=p, key=random.default_generator.key())
+        key = random.default_generator.key(input._array.size)
+        return DropoutAdd.apply(input, residual, p=p, key=key)
 
     def forward(ctx, x: np.ndarray, residual: np.ndarray, *, p: float, key: int) -> np.ndarray:
         ctx.save(p, key)
@@ -112,7 +113,7 @@ class DropoutAddLayerNorm(Op):
         if _composed(p):
             total = residual + Dropout.call(input, p)
             return LayerNorm.call(total, normalized_shape, weight, bias, eps)
-        key = random.default_generator.key() if p else 0
+        key = random.default_generator.key(input._array.size) if p else 0
         return DropoutAddLayerNorm.apply(
             input, residual, weight, bias, dims=dims, eps=eps, p=p, key=key
         )

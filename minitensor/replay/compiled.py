@@ -267,7 +267,7 @@ class Plan:
         generator = random.default_generator
         before = generator.get_state() if self.graph.keys else None
         try:
-            keys = [generator.key() for _ in range(self.graph.keys)]
+            keys = [generator.key(size) for size in self.graph.keys]
             tensors = [*inputs, *self.leaves]
             arrays = [_contiguous(t._array) for t in inputs]
             if self.forward is None or (self._asked and self.backward is None):

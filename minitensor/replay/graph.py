@@ -47,7 +47,7 @@ class Graph:
     inputs: list[int]
     outputs: list[int]
     tensors: dict[int, Tensor] = field(default_factory=dict)  # of leaves and constants
-    keys: int = 0  # the number of random keys
+    keys: list[int] = field(default_factory=list)  # the numbers of elements they are for
     requires: set[int] = field(default_factory=set)
     read: list[Tensor] = field(default_factory=list)  # leaves whose numbers a rule relies on
     updates: list[int] = field(default_factory=list)  # what the last outputs are written to

@@ -87,6 +87,7 @@ class CallRecording(Recording):
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: dict[int, Key] = {}  # the random keys that were drawn
+        self.key_sizes: list[int] = []  # the number of elements each is for
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
         self._before: dict[int, int] = {}
@@ -99,9 +100,10 @@ class CallRecording(Recording):
         self._state = self._generator.get_state()
         self._key = self._generator.key
 
-        def key() -> int:
-            made: int = self._key()
+        def key(size: int = 0) -> int:
+            made: int = self._key(size)
             self.keys[made] = Key(len(self.keys))
+            self.key_sizes.append(size)
             return made
 
         self._generator.key = key  # type: ignore[method-assign]
@@ -158,7 +160,7 @@ class CallRecording(Recording):
             raise NotReplayable("it returns a tensor that no op made")
         graph = Graph(
             self.values, self.calls, self.inputs, [*found, *self.updates.values()],
-            self.tensors, len(self.keys), self.requires, updates=list(self.updates),
+            self.tensors, self.key_sizes, self.requires, updates=list(self.updates),
         )  # fmt: skip
         for number, line in self.asked:
             if graph.constant(number, graph.read) is None:

@@ -70,7 +70,7 @@ class Rewritten(Program):
         graph = self.entry.graph
         _, tensors = arguments(self.inputs, self.options)
         env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
-        keys = [default_generator.key() for _ in range(graph.keys)]
+        keys = [default_generator.key(size) for size in graph.keys]
         outside = running.modules
         try:
             for call in graph.calls:
