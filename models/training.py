@@ -289,7 +289,7 @@ class Trainer:
             write_log(path, self.records)
             return
         try:
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             with contextlib.suppress(OSError):

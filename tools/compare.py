@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -353,6 +352,8 @@ def watch_memory(count: int = 2000) -> list[int]:
 
 def resident() -> int:
     """Return the bytes of memory this process has now (its peak, where only that is known)."""
+    import resource  # not on Windows
+
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * resource.getpagesize()

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import gc
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -101,6 +100,8 @@ def peak() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
