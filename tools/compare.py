@@ -356,7 +356,7 @@ def resident() -> int:
 
     status = Path("/proc/self/statm")
     if status.exists():
-        return int(status.read_text().split()[1]) * resource.getpagesize()
+        return int(status.read_text("utf-8").split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -368,7 +368,7 @@ def describe() -> str:
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        lines = [line for line in cpu.read_text("utf-8").splitlines() if line.startswith("model name")]
         name = lines[0].split(":")[1].strip() if lines else name
     versions = (
         f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}"
