@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 TESTS := -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide"
 
-.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages versions long clean
+.PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages versions windows long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -65,6 +65,10 @@ pages: $(VENV)/test.installed $(VENV)/browser.installed
 # each. TOXENV=oldest,3.14 chooses, ARGS="tests/test_ops.py ..." too.
 versions: $(VENV)/versions.installed
 	PATH="$$(tests/pythons.sh $$($(VENV)/bin/tox list -q --no-desc | grep '^3')):$$PATH" $(VENV)/bin/tox run -- $(TESTS) $(ARGS)
+
+# Files, checkpoints and jobs with what Windows lacks taken away (tests/windows.py).
+windows: $(VENV)/test.installed
+	PYTHONPATH=tests $(RUN) -m pytest -p windows -m "not posix and not torch" tests/test_files.py tests/test_shards.py tests/test_serialize.py tests/test_training_job.py $(ARGS)
 
 # What takes hours: random programs, damaged files, runs killed at random, every float32.
 long: $(VENV)/test.installed $(VENV)/torch.installed

@@ -401,7 +401,8 @@ def start_run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    with hold(folder):
+    with contextlib.ExitStack() as held:
+        held.enter_context(hold(folder))
         try:
             if (folder / LAST).exists() and not overwrite:
                 raise InputError(
@@ -411,6 +412,7 @@ def start_run(
             trainer = Trainer(start_task(task, settings), folder)
             trainer.save(LAST)  # a folder that cannot be written to is noticed here
         except BaseException:
+            held.close()  # on Windows a file in the folder is its lock
             if made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()

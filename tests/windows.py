@@ -95,14 +95,24 @@ def unlink(path: Any, **how: Any) -> None:
 def open_file(path: Any, flags: int, *args: Any, **how: Any) -> int:
     if not how and os.path.isdir(path):
         raise refused(path)
-    return os.open(path, flags & ~O_TEMPORARY, *args, **how)
+    number = os.open(path, flags & ~O_TEMPORARY, *args, **how)
+    if flags & O_TEMPORARY:
+        TEMPORARY[number] = path
+    return number
+
+
+def close(number: int) -> None:
+    os.close(number)
+    if number in TEMPORARY:
+        os.unlink(TEMPORARY.pop(number))
 
 
 def symlink(*_: Any, **__: Any) -> None:
     raise OSError(1314, "A required privilege is not held by the client")
 
 
-O_TEMPORARY = 1 << 30
+O_TEMPORARY = 1 << 30  # a file that is deleted when it is closed
+TEMPORARY: dict[int, Any] = {}
 LOCKED: dict[int, tuple[int, int]] = {}  # by descriptor, what file
 
 
@@ -121,7 +131,7 @@ def locking(number: int, mode: int, length: int) -> None:
     LOCKED[number] = place
 
 
-REFUSES = dict(open=open_file, replace=replace, rename=rename, symlink=symlink)
+REFUSES = dict(open=open_file, close=close, replace=replace, rename=rename, symlink=symlink)
 REFUSES |= dict(unlink=unlink, remove=unlink)
 os_seen = Seen(os, LACKS, name="nt", O_BINARY=0, O_TEMPORARY=O_TEMPORARY, **REFUSES)
 sys_seen = Seen(sys, (), platform="win32")

@@ -368,7 +368,9 @@ def describe() -> str:
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        lines = [line for line in cpu.read_text("utf-8").splitlines() if line.startswith("model name")]
+        lines = [
+            line for line in cpu.read_text("utf-8").splitlines() if line.startswith("model name")
+        ]
         name = lines[0].split(":")[1].strip() if lines else name
     versions = (
         f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}"
