@@ -106,6 +106,16 @@ _publish("torch", globals())
 
 from . import data, nn, optim  # isort: skip  # they use the names above
 
+
+def _compiled_calls(function, explain):  # type: ignore[no-untyped-def]
+    """Return a module's call, compiled."""
+    from .replay.compiled import Compiled
+
+    return Compiled(function, explain)
+
+
+nn.module.compiler.append(_compiled_calls)
+
 _MODULES = (
     "autograd",
     "compat",

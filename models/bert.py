@@ -27,8 +27,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ from .bert_fused import FusedBert
 from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program
 from .settings import count
-from .task import Checkpoint, Task
+from .task import Checkpoint, CompiledForShapes, Task, common_shapes
 from .text import normalize, read_lines
 from .training import BEST, add_train, start_run, train_on
 
@@ -430,6 +431,20 @@ def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
 # Tasks
 
 
+def share_right(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the share of rows (N, C) whose largest score is that of the label (N)."""
+    return (logits.argmax(1) == label).float().mean()
+
+
+def text_label_loss(model: nn.Module, tokens: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+    """Return the mean cross entropy, in nats, of the labels (N) of texts (N, L)."""
+    tokens_NL, mask_NL, label_N = tokens, mask, label
+    return F.cross_entropy(model(tokens_NL, mask_NL), label_N)
+
+
+INPUTS = "input_ids", "attention_mask", "token_type_ids"  # of the model below the heads
+
+
 class Pretraining(Task):
     """Fill in blanks (3.1), and tell by choice if a line follows another."""
 
@@ -498,33 +513,49 @@ class Pretraining(Task):
         """Count the blanks."""
         return int((batch["labels"] != IGNORED).sum().item())
 
-    def predict(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores (B, V) and labels (B) of the B blanks, and scores of pairs (N, 2)."""
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        hidden_NLE = self.model.bert(**inputs)
+    def predict(
+        self, batch: dict[str, Tensor], encode: Callable[..., Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores (B, V) and labels (B) of the B blanks, and scores of pairs (N, 2).
+
+        `encode` is the model below the heads, or the same compiled.
+        """
+        hidden_NLE = encode(*(batch[name] for name in INPUTS))
         blanks_NL = batch["labels"] != IGNORED
         logits = self.model.cls.predictions(hidden_NLE[blanks_NL])
         follows = self.model.cls.seq_relationship(self.model.bert.pooler(hidden_NLE))
         return logits, batch["labels"][blanks_NL], follows
 
-    def losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss, in nats per blank and per pair, and shares of right answers."""
-        logits, labels, follows = self.predict(batch)
+    def total(self, batch: dict[str, Tensor], predicted: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return the sum of the mean losses of blanks and of pairs, of what `predict` returned."""
+        logits, labels, follows = predicted
         loss = F.cross_entropy(logits, labels)
-        right = {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
         if self.settings.next_sentence == "yes":
             loss = loss + F.cross_entropy(follows, batch["follows"])
-            right["follows"] = (follows.argmax(1) == batch["follows"]).float().mean().item()
-        return loss, right
+        return loss
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the sum of the mean losses of blanks and of pairs."""
-        return self.losses(batch)[0]
+        """Return the sum of the mean losses of blanks and of pairs, in nats."""
+        return self.total(batch, self.predict(batch, self.model.bert))
+
+    def compiled_loss(self) -> Callable[[dict[str, Tensor]], Tensor]:
+        """Return `loss`, the model below the heads compiled: the number of blanks varies."""
+        shapes = []
+        with mt.random.fork_rng():
+            for numbers in self.train_batches(0):
+                batch = self.collate(numbers)
+                shapes.append(tuple(tuple(batch[name].shape) for name in INPUTS))
+        encode = CompiledForShapes(self.model.bert, common_shapes(shapes))
+        return lambda batch: self.total(batch, self.predict(batch, encode))
 
     def measures(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Return the loss and the shares of blanks and of pairs that are right."""
-        loss, right = self.losses(batch)
-        return {"loss": loss.item(), **right}
+        predicted = self.predict(batch, self.model.bert)
+        logits, labels, follows = predicted
+        means = {"loss": self.total(batch, predicted), "accuracy": share_right(logits, labels)}
+        if self.settings.next_sentence == "yes":
+            means["follows"] = share_right(follows, batch["follows"])
+        return {name: mean.item() for name, mean in means.items()}
 
     def texts(self) -> dict[str, str]:
         """Return the config and the tokenizer as JSON."""
@@ -637,8 +668,16 @@ class Classification(Task):
 
     def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the mean cross entropy of the labels, in nats."""
-        tokens_NL, mask_NL, labels_N = batch
-        return F.cross_entropy(self.model(tokens_NL, mask_NL), labels_N)
+        return text_label_loss(self.model, *batch)
+
+    def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor, Tensor]], Tensor]:
+        """Return `loss`, compiled for batches of the shapes that come often."""
+        shapes = []
+        for numbers in self.train_batches(0):
+            tokens = len(numbers), max(len(self.train[n][0]) for n in numbers)
+            shapes.append((tokens, tokens, tokens[:1]))
+        loss = CompiledForShapes(partial(text_label_loss, self.model), common_shapes(shapes))
+        return lambda batch: loss(*batch)
 
     def measures(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
         """Return the loss and the share of labels that are right."""
@@ -646,7 +685,7 @@ class Classification(Task):
         logits = self.model(tokens_NL, mask_NL)
         return {
             "loss": F.cross_entropy(logits, labels_N).item(),
-            "accuracy": (logits.argmax(1) == labels_N).float().mean().item(),
+            "accuracy": share_right(logits, labels_N).item(),
         }
 
     def texts(self) -> dict[str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.optim import Adam, Optimizer
 
 from .settings import Settings
+
+COMPILED_SHAPES = 64  # of batches, that are compiled for; as many as `mt.compile` keeps
 
 
 @dataclass
@@ -40,6 +44,42 @@ class Checkpoint:
     settings: Any  # of the task's settings_class
     progress: dict[str, Any]
     training: dict[str, Tensor] = field(default_factory=dict)
+
+
+Shapes = tuple[tuple[int, ...], ...]  # of the tensors of a batch
+
+
+class CompiledForShapes:
+    """`function(*tensors)`, compiled for tensors of the shapes in `common`, None for any.
+
+    Others, of which there may be too many for each to be compiled, run as they are. The function
+    should hold the model alone, not the data: what it holds is looked at in every call.
+
+    The first call of a shape is made twice: compiling records it, and it rounds in other places
+    than those after it. So a run that was resumed rounds as one that was not.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], common: set[Shapes] | None = None) -> None:
+        self.function, self.common = function, common
+        self.compiled = mt.compile(function)
+        self.recorded: set[Shapes] = set()
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """Return the function of the tensors."""
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        if self.common is not None and shapes not in self.common:
+            return self.function(*tensors)
+        if shapes not in self.recorded:
+            self.recorded.add(shapes)
+            with mt.random.fork_rng():
+                self.compiled(*tensors)
+        return self.compiled(*tensors)
+
+
+def common_shapes(shapes: Iterable[Shapes]) -> set[Shapes]:
+    """Return those of the batches of an epoch that come more than once, the most frequent."""
+    counts = Counter(shapes).most_common(COMPILED_SHAPES)
+    return {shape for shape, count in counts if count > 1}
 
 
 class Task:
@@ -101,10 +141,7 @@ class Task:
         raise NotImplementedError
 
     def compiled_loss(self) -> Callable[[Any], Tensor]:
-        """Return `loss`, compiled where the batches have so few shapes that it is faster.
-
-        What is compiled should hold the model alone, not the data: it is looked at in every call.
-        """
+        """Return `loss`, or the same compiled (CompiledForShapes) where that is faster."""
         return self.loss
 
     def measures(self, batch: Any) -> dict[str, float]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import minitensor as mt
-from minitensor import Tensor, nn
+from minitensor import nn
 from minitensor.autograd.nonfinite import bad_value, find_nonfinite
 from minitensor.serialize import CheckpointError, load_file, save_file
 
@@ -64,7 +64,6 @@ class Trainer:
         self.folder = Path(folder)
         self.optimizer = task.optimizer()
         self.loss = task.loss if self.settings.no_compile else task.compiled_loss()
-        self.recorded: set[Any] = set()  # the shapes of batches whose loss is compiled
         self.steps = len(task.train_batches(0))  # of an epoch
         self.position = Position()
         self.saved = self.position  # the position of the last checkpoint
@@ -89,7 +88,7 @@ class Trainer:
         """
         random_state = mt.get_rng_state()
         self.optimizer.zero_grad()
-        loss = self.loss_of(batch)
+        loss = self.loss(batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         for name, value in ("loss", loss.item()), ("norm of the gradient", norm.item()):
@@ -100,21 +99,6 @@ class Trainer:
                 )
         self.optimizer.step()
         return loss.item(), norm.item()
-
-    def loss_of(self, batch: Any) -> Tensor:
-        """Return the loss of a batch.
-
-        The first loss of a shape is computed twice: compiling records the first call, and that call
-        rounds in other places than those after it. So a run that was resumed rounds as one that was
-        not.
-        """
-        if self.loss != self.task.loss:
-            shapes = tuple(tuple(tensor.shape) for tensor in batch)
-            if shapes not in self.recorded:
-                self.recorded.add(shapes)
-                with mt.random.fork_rng():
-                    self.loss(batch)
-        return self.loss(batch)
 
     def went_bad(self, problem: str, batch: Any) -> InputError:
         """Return the error for a batch that gave NaN or infinity, naming the op that made it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from .pairs import (
     load_pairs,
     order_by_tokens,
 )
-from .task import Checkpoint, Task
+from .task import Checkpoint, CompiledForShapes, Task, common_shapes
 from .text import PAD, Pair, Vocabulary, vocabulary_from_json
 from .transformer import Transformer
 from .vectors import read_vectors
@@ -54,6 +54,11 @@ def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
         memory_key_padding_mask=padding_NS,
     )
     return logits_NLV.flatten(0, 1), tgt_NL.flatten()
+
+
+def pair_loss(model: Transformer, smoothing: float, src: Tensor, tgt: Tensor) -> Tensor:
+    """Return the loss, with label smoothing, of source (N, S) and target (N, L) tokens."""
+    return token_loss(*predict(model, (src, tgt)), smoothing)
 
 
 def token_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
@@ -202,6 +207,18 @@ class Translation(Task):
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of a batch, with label smoothing."""
         return token_loss(*self.predict(batch), self.settings.label_smoothing)
+
+    def compiled_loss(self) -> Callable[[Batch], Tensor]:
+        """Return `loss`, compiled for batches of the shapes that come often."""
+        data = self.data.train
+        shapes = []
+        for numbers in self.train_batches(0):
+            sides = zip(*(data[n] for n in numbers), strict=True)
+            shapes.append(tuple((len(numbers), max(map(len, side))) for side in sides))
+        loss = CompiledForShapes(
+            partial(pair_loss, self.model, self.settings.label_smoothing), common_shapes(shapes)
+        )
+        return lambda batch: loss(*batch)
 
     def measures(self, batch: Batch) -> dict[str, float]:
         """Return the loss with label smoothing as in training, and without, in nats per token."""

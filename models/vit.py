@@ -47,7 +47,7 @@ from .config import Config, config_from_json, load_state
 from .digits import Digits, distort, load_digits, read_image
 from .pictures import ORANGE, new_figure, write_figure
 from .settings import Settings, count, setting, share
-from .task import Checkpoint, Task
+from .task import Checkpoint, CompiledForShapes, Task
 from .training import add_train, load_trained, start_run, train_on
 
 DEFAULT_RUN, DEMO_RUN = "runs/digits", "runs/digits-demo"
@@ -373,7 +373,7 @@ class Vision(Task):
 
     def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
         """Return `loss`, compiled."""
-        loss = mt.compile(partial(label_loss, self.model))
+        loss = CompiledForShapes(partial(label_loss, self.model))
         return lambda batch: loss(*batch)
 
     def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from .decoding import Sampling, never, stop_at, stream
 from .gpt_files import VARIANTS, GPTConfig, check_state
 from .python_text import python_text
 from .settings import Settings, amount, count, setting, share
-from .task import Checkpoint, Task
+from .task import Checkpoint, CompiledForShapes, Task
 from .text import BPEVocabulary, CharVocabulary, read_text, vocabulary_from_json, whole_characters
 
 VALID_SHARE, VALID_MOST = 0.1, 100_000  # of the characters of a text: its end is held out
@@ -168,7 +168,7 @@ class Writing(Task):
 
     def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
         """Return `loss`, compiled."""
-        loss = mt.compile(partial(next_token_loss, self.model))
+        loss = CompiledForShapes(partial(next_token_loss, self.model))
         return lambda batch: loss(*batch)
 
     def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:

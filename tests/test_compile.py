@@ -6,6 +6,8 @@ import copy
 import gc
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import threading
 import tracemalloc
 import warnings
@@ -182,6 +184,13 @@ def test_the_module_is_the_same_but_for_its_calls() -> None:
     compiled.train()
     assert all((model.training, model.drop.training, compiled.training))
     assert compiled.state_dict().keys() == {f"_orig_mod.{k}" for k in model.state_dict()}
+
+
+def test_a_module_compiles_in_a_process_that_has_compiled_nothing() -> None:
+    code = "import minitensor as mt; m = mt.nn.ReLU(); m.compile(); print(m(mt.ones(4, 2)).shape)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "[4, 2]" in run.stdout
 
 
 def test_module_compile_is_in_place() -> None:

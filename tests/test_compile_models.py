@@ -12,13 +12,18 @@ import pytest
 import minitensor as mt
 from minitensor import nn
 from minitensor.kernels.jit import COMPILED
-from minitensor.models.bert import Bert, BertConfig
+from minitensor.models.bert import Bert, BertConfig, Pretraining
+from minitensor.models.bert_data import PretrainingSettings
 from minitensor.models.gpt import GPT, GPTConfig
+from minitensor.models.pairs import TranslationSettings
 from minitensor.models.recurrent import Recurrent, RecurrentConfig
+from minitensor.models.task import common_shapes
 from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.models.translation import Translation
 from minitensor.models.vit import VisionConfig, VisionTransformer
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
+from minitensor.replay.compiled import Plan
 
 pytestmark = pytest.mark.compiled
 
@@ -136,3 +141,42 @@ def test_training_is_the_same(name: str, dtype: str, threads: int) -> None:
     if COMPILED and not told:
         entries = list(calls_of(compiled).entries.values())
         assert any(plan.backward for entry in entries for plan in entry.plans)
+
+
+def translation() -> Any:
+    return Translation(
+        TranslationSettings(
+            d_model=16, nhead=2, encoder_layers=1, decoder_layers=1, dim_feedforward=32
+        )
+    )
+
+
+def pretraining() -> Any:
+    settings = PretrainingSettings(d_model=16, nhead=2, layers=1, dim_feedforward=32)
+    return Pretraining(settings)
+
+
+@pytest.mark.parametrize("make", [translation, pretraining])
+def test_a_job_compiles_for_the_shapes_that_come_often(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed = []
+    replay = Plan._replay
+    monkeypatch.setattr(Plan, "_replay", lambda *args: replayed.append(1) or replay(*args))
+    mt.manual_seed(0)
+    task = make()
+    task.model.train()
+    loss = task.compiled_loss()
+    batches = [task.collate(numbers) for numbers in task.train_batches(0)[:12]]
+    for batch in batches * 2:
+        state = mt.get_rng_state()
+        expected, after = task.loss(batch).item(), mt.get_rng_state()
+        mt.set_rng_state(state)
+        assert loss(batch).item() == pytest.approx(expected, rel=1e-5)
+        assert (mt.get_rng_state() == after).all()
+    assert len(replayed) > len(batches) / 2
+
+
+def test_shapes_that_come_once_are_not_common() -> None:
+    often, once = ((3, 5), (3, 7)), ((2, 5), (2, 7))
+    assert common_shapes([often, once, often]) == {often}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ..nn import Module
-from ..nn.module import compiler as compiler_of_modules
 from .answers import answer, as_given, namespace, refuse, settings
 
 __all__ = ["compile", "compiler", "jit", "profiler"]
@@ -23,16 +22,6 @@ def compile(
     from .. import replay
 
     return replay.compile(model, explain=explain, **settings)
-
-
-def _calls(function: Callable[..., Any], explain: bool) -> Callable[..., Any]:
-    """Return the function with its calls compiled, for `Module.compile`."""
-    from ..replay.compiled import Compiled
-
-    return Compiled(function, explain)
-
-
-compiler_of_modules.append(_calls)
 
 
 @contextlib.contextmanager

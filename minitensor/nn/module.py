@@ -23,7 +23,7 @@ from .parameter import Buffer, Parameter
 _ONCE = (Tensor, np.ndarray, Iterator)
 
 
-# What makes calls compiled ones: it lies above this module, and `compat` puts it here.
+# What makes calls compiled ones: it lies above this module, and `minitensor` puts it here.
 compiler: list[Callable[..., Callable[..., Any]]] = []
 
 
