@@ -27,7 +27,7 @@ from minitensor.serialize import CheckpointError
 # The packages of the extra `demo`, which the library itself does not need.
 OPTIONAL = ("num2words", "tqdm", "matplotlib", "tokenizers", "sacrebleu")
 PACKAGES = {"sklearn": "scikit-learn"}  # that have another name than the module
-# Signals that ask a program to end: Ctrl-C, `kill`, and a terminal that closes, on Windows SIGBREAK.
+# Signals that ask a program to end: Ctrl-C, `kill`, and a terminal that closes (Windows: SIGBREAK).
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 ENDING = [getattr(signal, name) for name in _ENDING if name in dir(signal)]
 

@@ -1,4 +1,4 @@
-"""The Pythons and packages that are supported are those that tox's table in pyproject.toml tests."""
+"""What is supported is what tox's table in pyproject.toml tests."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import importlib
 import os
 import signal
 import sys
@@ -18,18 +19,25 @@ import types
 from pathlib import Path
 from typing import Any
 
-# What is imported by others must see the system as it is.
-import asyncio, logging, multiprocessing, pathlib, shutil, subprocess, tempfile, webbrowser  # noqa: E401, F401, I001
-import graphviz, numba, numpy  # noqa: E401, F401
-import numba.core.registry  # noqa: F401
+# What others import must see the system as it is.
+for _name in (
+    "asyncio",
+    "logging",
+    "multiprocessing",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "webbrowser",
+):
+    importlib.import_module(_name)
+for _name in ("graphviz", "numpy", "numba", "numba.core.registry"):
+    importlib.import_module(_name)
 
 OURS = ("minitensor", "models", "tools")
-LACKS = """
-    chown chroot fchdir fchown fork forkpty getegid geteuid getgid getgroups getpgid getuid killpg
-    lchown mkfifo mknod nice posix_fallocate pread pwrite register_at_fork sched_getaffinity
-    sched_setaffinity setegid seteuid setgid setpgid setsid setuid statvfs uname
-    O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK
-""".split()
+LACKS = ["chown", "fchown", "lchown", "fork", "forkpty", "register_at_fork", "killpg", "mkfifo"]
+LACKS += ["getuid", "geteuid", "getgid", "getegid", "getgroups", "setuid", "seteuid", "setsid"]
+LACKS += ["nice", "pread", "pwrite", "posix_fallocate", "sched_getaffinity", "statvfs", "uname"]
+LACKS += ["O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"]
 if sys.version_info < (3, 13):
     LACKS += ["fchmod"]
 SIGNALS = ("SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM")
