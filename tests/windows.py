@@ -2,9 +2,9 @@
 
     PYTHONPATH=.:tests python -m pytest -p windows tests/test_files.py ...
 
-minitensor, models and tools then see `os.name` "nt", `sys.platform` "win32", neither fcntl nor owners
-nor permissions, no fork and few signals. A file that is open cannot be replaced or deleted, a folder
-not be opened, and no symbolic link be made. All else, such as paths, is as on this system.
+minitensor, models and tools then see `os.name` "nt", `sys.platform` "win32", neither fcntl nor
+owners nor permissions, no fork and few signals. A file that is open cannot be replaced or deleted,
+a folder not be opened, and no symbolic link be made. All else, such as paths, is as on this system.
 """
 
 from __future__ import annotations
@@ -21,16 +21,9 @@ from typing import Any
 
 # What others import must see the system as it is.
 for _name in (
-    "asyncio",
-    "logging",
-    "multiprocessing",
-    "pathlib",
-    "shutil",
-    "tempfile",
-    "webbrowser",
+    *("asyncio", "multiprocessing", "pathlib", "shutil", "tempfile", "webbrowser"),
+    *("graphviz", "numpy", "numba", "numba.core.registry"),
 ):
-    importlib.import_module(_name)
-for _name in ("graphviz", "numpy", "numba", "numba.core.registry"):
     importlib.import_module(_name)
 
 OURS = ("minitensor", "models", "tools")
