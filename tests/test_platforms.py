@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,7 +80,8 @@ def test_what_the_console_cannot_show_is_printed_as_escapes(encoding: str) -> No
 def test_a_file_is_replaced_once_no_scanner_has_it_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusals, replace, waits = [3], os.replace, []
+    refusals, replace = [3], os.replace
+    waits: list[float] = []
 
     def refusing(source: Any, target: Any) -> None:
         if refusals[0]:
@@ -88,8 +90,8 @@ def test_a_file_is_replaced_once_no_scanner_has_it_open(
         replace(source, target)
 
     monkeypatch.setattr(files, "fcntl", None)
-    monkeypatch.setattr(files.os, "replace", refusing)
-    monkeypatch.setattr(files.time, "sleep", waits.append)
+    monkeypatch.setattr(os, "replace", refusing)
+    monkeypatch.setattr(time, "sleep", waits.append)
     path = tmp_path / "x"
     path.write_text("old", "utf-8")
     with files.atomic_write(path) as file:
@@ -117,7 +119,7 @@ def test_drafts_are_swept_after_a_day_where_there_are_no_locks(
 
 
 def test_a_command_is_named_as_the_shell_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.sys, "executable", "/opt/my python/python3")
+    monkeypatch.setattr(sys, "executable", "/opt/my python/python3")
     assert command.python() == "'/opt/my python/python3'"
     monkeypatch.setattr(command, "os", SimpleNamespace(name="nt"))
     assert command.python() == '"/opt/my python/python3"'
