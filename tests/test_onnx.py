@@ -26,6 +26,7 @@ from minitensor.testing.samples import replaced
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytestmark = pytest.mark.torch  # `make compare` installs onnxruntime with PyTorch
 
 NL = {0: "N", 1: "L"}
 

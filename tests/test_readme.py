@@ -23,8 +23,9 @@ NEEDS_IT = "SentenceEncoder()"  # in the blocks that load its weights
 
 
 def without_pretrained() -> list[str]:
-    """The README's blocks of Python that run without pretrained weights and, if absent, onnx."""
-    absent = [NEEDS_IT, *(() if find_spec("onnx") else ("minitensor.onnx",))]
+    """The README's blocks of Python that run without pretrained weights, and what is absent."""
+    needs = {"onnx": "minitensor.onnx", "mpi4py": "minitensor.distributed"}
+    absent = [NEEDS_IT, *(words for package, words in needs.items() if not find_spec(package))]
     return [block for block in blocks("python") if not any(word in block for word in absent)]
 
 

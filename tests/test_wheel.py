@@ -29,18 +29,9 @@ from minitensor.models.translation import Translation
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SMALL = [
-    "--epochs",
-    "1",
-    "--d-model",
-    "16",
-    "--nhead",
-    "2",
-    "--dim-feedforward",
-    "16",
-    "--encoder-layers",
-    "1",
-]
+SMALL = "--epochs 1 --d-model 16 --nhead 2 --dim-feedforward 16 --encoder-layers 1"
+
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 wheel_step = pytest.mark.wheel
 
@@ -103,7 +94,7 @@ def pairs_to_learn(folder: Path) -> list[str]:
     words = {"red": "rouge", "blue": "bleu", "big": "grand", "cat": "chat", "dog": "chien"}
     lines = [f"{a} {b}\t{words[a]} {words[b]}\n" for a in words for b in words]
     table.write_text("".join(lines))
-    return ["--tsv", str(table), *SMALL]
+    return ["--tsv", str(table), *SMALL.split()]
 
 
 def test_a_run_continues_under_either_name_of_the_package(tmp_path: Path, capsys: Any) -> None:
@@ -137,15 +128,6 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def new_environment(folder: Path, *wanted: str) -> Path:
-    """The programs of a new virtual environment in which pip has installed `wanted` alone."""
-    venv.create(folder, with_pip=True)
-    programs = folder / ("Scripts" if os.name == "nt" else "bin")
-    pip = ("pip", "install", "--quiet", "--disable-pip-version-check")
-    run(programs / "python", "-m", *pip, *wanted, cwd=folder)
-    return programs
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source distribution of the checkout."""
@@ -157,8 +139,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with the wheel and what the library needs, no more."""
-    return new_environment(tmp_path_factory.mktemp("installed"), str(wheel))
+    """The programs of a new environment with the wheel and what the library needs, no more."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True)
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    run(programs / "python", *PIP, wheel, cwd=folder)
+    return programs
 
 
 @pytest.fixture
@@ -212,10 +198,9 @@ def test_the_names_and_lines_of_an_installed_model_are_told(
 
 @wheel_step
 def test_what_a_command_says_is_missing_is_all_that_it_needs(
-    wheel: Path, tmp_path: Path, elsewhere: Path
+    installed: Path, elsewhere: Path
 ) -> None:
-    programs = new_environment(tmp_path / "environment", str(wheel))
-    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    path = os.pathsep.join([str(installed), os.environ["PATH"]])
     shell = ("bash", "-euc")
     missing = run(*shell, "minitensor-translate train 2>&1 || [ $? = 1 ]", cwd=elsewhere, PATH=path)
     (line,) = missing.splitlines()
@@ -239,13 +224,13 @@ def test_what_a_command_says_is_missing_is_all_that_it_needs(
         if not block.startswith("minitensor-"):
             continue
         for command in block.replace("\\\n", "").splitlines():
-            small = " ".join(SMALL) if " train " in command and "--resume" not in command else ""
+            small = SMALL if " train " in command and "--resume" not in command else ""
             run(*shell, f"{command.partition('#')[0]} {small}", cwd=elsewhere, PATH=path)
         (elsewhere / "runs/demo").mkdir(exist_ok=True)
         shutil.copy(elsewhere / "runs/numbers" / BEST, elsewhere / "runs/demo")
     assert (elsewhere / "new.fr").exists()
     assert "Net" in (elsewhere / "graph.html").read_text()
-    help_text = run(programs / "python", "-m", "minitensor.models.translate", "-h", cwd=elsewhere)
+    help_text = run(installed / "python", "-m", "minitensor.models.translate", "-h", cwd=elsewhere)
     assert "python -m minitensor.models.translate" in help_text
 
 
@@ -253,14 +238,15 @@ def test_what_a_command_says_is_missing_is_all_that_it_needs(
 
 
 @pytest.fixture(scope="module")
-def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with the checkout installed to be edited."""
-    return new_environment(tmp_path_factory.mktemp("editable"), "--editable", str(ROOT))
+def editable(installed: Path) -> Path:
+    """The programs of that environment, from now on with the checkout, to be edited."""
+    run(installed / "python", *PIP, "--no-deps", "--editable", ROOT, cwd=installed)
+    return installed
 
 
 @wheel_step
-@pytest.mark.parametrize("kind", ["installed", "editable"])
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
+@pytest.mark.parametrize("kind", ["installed", "editable"])  # one after the other
 def test_type_checkers_find_the_package_from_another_folder(
     kind: str, checker: str, request: pytest.FixtureRequest, elsewhere: Path
 ) -> None:

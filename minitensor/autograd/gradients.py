@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,21 +36,22 @@ def backward(
     outputs = _listed(tensors)
     grads = [None] * len(outputs) if grad_tensors is None else _listed(grad_tensors)
     keep = create_graph if retain_graph is None else retain_graph
-    if inputs is None:
-        with Mode(grad=create_graph):
-            _run(_roots(outputs, grads), keep)
-        return
-    targets = list(dict.fromkeys(_listed(inputs)))
-    for t in targets:
-        if not t.is_leaf:
-            t.retain_grad()  # so that it accumulates as the pass goes through it
-    found = grad(outputs, targets, grads, keep, create_graph, allow_unused=True)
-    for t, g in zip(targets, found, strict=True):
-        if g is not None and t.is_leaf:
-            with set_grad_enabled(create_graph):
-                add_to_grad(t, g)
-                if t._hooks is not None:
-                    t._hooks.after(t)
+    with _ending():
+        if inputs is None:
+            with Mode(grad=create_graph):
+                _run(_roots(outputs, grads), keep)
+            return
+        targets = list(dict.fromkeys(_listed(inputs)))
+        for t in targets:
+            if not t.is_leaf:
+                t.retain_grad()  # so that it accumulates as the pass goes through it
+        found = grad(outputs, targets, grads, keep, create_graph, allow_unused=True)
+        for t, g in zip(targets, found, strict=True):
+            if g is not None and t.is_leaf:
+                with set_grad_enabled(create_graph):
+                    add_to_grad(t, g)
+                    if t._hooks is not None:
+                        t._hooks.after(t)
 
 
 def grad(
@@ -151,11 +153,44 @@ def _roots(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Roots:
 _DEEPEST = 40  # backward passes inside one another on one thread, as each needs Python's stack
 
 
+AtEnd = Callable[[BaseException | None], None]
+
+
 class _Depth(threading.local):
     passes = 0  # that run inside one another in this thread
+    at_end: list[AtEnd] | None = None  # what to call at the end of the outermost `backward`
 
 
 _depth = _Depth()
+
+
+def at_end_of_backward(callback: AtEnd) -> None:
+    """Have the `backward` that is running call `callback(error)` when all its gradients are there.
+
+    `error` is the exception that ended it before, or None. For hooks; RuntimeError elsewhere.
+    """
+    if _depth.at_end is None:
+        raise RuntimeError("at_end_of_backward: no backward pass is running")
+    _depth.at_end.append(callback)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Call what hooks asked for, at the end of a `backward` that runs in no other."""
+    if _depth.at_end is not None:
+        yield
+        return
+    callbacks = _depth.at_end = []
+    failed: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        _depth.at_end = None
+        for callback in callbacks:
+            callback(failed)
 
 
 def _run(roots: Roots, keep_graph: bool, wanted: dict[Any, int] | None = None) -> dict[int, Tensor]:
@@ -167,11 +202,13 @@ def _run(roots: Roots, keep_graph: bool, wanted: dict[Any, int] | None = None) -
         finally:
             _depth.passes -= 1
     grad, observers, modules = state.grad, state.observers, running.modules
+    at_end = _depth.at_end
     found: dict[int, Tensor] = {}
     raised: list[BaseException] = []
 
     def run() -> None:
         state.grad, state.observers, running.modules = grad, observers, modules
+        _depth.at_end = at_end
         try:
             found.update(_run(roots, keep_graph, wanted))
         except BaseException as error:

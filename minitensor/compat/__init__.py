@@ -26,7 +26,9 @@ PyTorch's names that mean nothing on a CPU answer as they do there, on a machine
   faster, and stay float32 on others. **Tensors stay float32 in any case**, while PyTorch's autocast
   returns bfloat16. With float16, and on "cuda" with PyTorch's warning, it changes nothing, and
   neither does `GradScaler`.
-- `distributed` is not available; `nn.DataParallel` passes on to its `.module`.
+- `distributed` is `minitensor.distributed`, over MPI, whichever backend is asked for: start the
+  program as `mpiexec -n K python -m minitensor.compat script.py`, which stands for torchrun, and
+  for the processes of `multiprocessing.spawn`. `nn.DataParallel` passes on to its `.module`.
 - What cannot be had (`hub.load`, `utils.tensorboard`, ...) says so in a sentence when it is asked.
 
 The library itself imports nothing of this.

@@ -7,11 +7,12 @@ import runpy
 import sys
 
 from . import install
+from .distributed import launched
 
 USAGE = """usage: python -m minitensor.compat script.py args...
        python -m minitensor.compat -m module args...
 
-Runs a program in which `import torch` finds minitensor."""
+Runs a program in which `import torch` finds minitensor; after `mpiexec -n K`, in K processes."""
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
         print(USAGE, file=sys.stdout if args else sys.stderr)
         sys.exit(0 if args else 2)
     install()
+    os.environ.update(launched())
     sys.argv = args
     if module:
         sys.path[0] = os.getcwd()

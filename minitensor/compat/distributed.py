@@ -1,91 +1,86 @@
-"""`torch.distributed` in a process that belongs to no group: programs run in one process."""
+"""`torch.distributed` and `torch.multiprocessing` beyond minitensor: other backends, `spawn`."""
 
 from __future__ import annotations
 
 import multiprocessing as _python
+import os
+from collections.abc import Callable
 from typing import Any
 
-from ..data import Sampler
+from ..distributed import default_hooks, is_available
 from ..names import show
-from .answers import answer, namespace, refuse
+from .answers import answer, namespace
 
 __all__ = [
-    "GroupMember",
-    "ReduceOp",
-    "all_gather",
-    "all_gather_into_tensor",
-    "all_gather_object",
-    "all_reduce",
-    "barrier",
-    "broadcast",
-    "broadcast_object_list",
-    "destroy_process_group",
-    "gather",
-    "get_backend",
-    "get_rank",
-    "get_world_size",
-    "group",
-    "init_process_group",
-    "is_available",
     "is_gloo_available",
-    "is_initialized",
     "is_mpi_available",
     "is_nccl_available",
     "is_torchelastic_launched",
-    "new_group",
-    "reduce",
-    "reduce_scatter",
-    "scatter",
 ]
 
-is_available = is_initialized = is_nccl_available = is_gloo_available = answer(False)
-is_mpi_available = is_torchelastic_launched = answer(False)
+is_nccl_available = is_gloo_available = is_torchelastic_launched = answer(False)
+is_mpi_available = is_available
 
-NO_GROUP = "Default process group has not been initialized: minitensor runs in one process"
-get_rank = get_world_size = get_backend = barrier = all_reduce = reduce = refuse(
-    ValueError, NO_GROUP
+# Of the processes that mpiexec starts, as its kinds tell it: torchrun's name, then mpich's and Open
+# MPI's.
+_VARIABLES = (
+    ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"),
+    ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"),
+    ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 )
-broadcast = broadcast_object_list = all_gather = all_gather_object = get_rank
-all_gather_into_tensor = gather = scatter = reduce_scatter = destroy_process_group = get_rank
-init_process_group = new_group = refuse(
-    RuntimeError, "minitensor has no process groups: start the program as one process"
-)
 
 
-class ReduceOp:
-    """The names of reductions."""
-
-    SUM, AVG, PRODUCT, MIN, MAX = "sum", "avg", "product", "min", "max"
-
-
-class GroupMember:
-    """The members of no group."""
-
-    WORLD = NON_GROUP_MEMBER = None
+def launched() -> dict[str, str]:
+    """Return what torchrun would have set in the environment, if mpiexec started this process."""
+    found = {}
+    for name, *others in _VARIABLES:
+        for other in others:
+            if other in os.environ:
+                found[name] = os.environ[other]
+    return found
 
 
-group = GroupMember
+def spawn(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    nprocs: int = 1,
+    join: bool = True,
+    daemon: bool = False,
+    start_method: str = "spawn",
+) -> None:
+    """Call `fn(rank, *args)` in each of the processes that mpiexec has started.
 
+    RuntimeError if these are not `nprocs`, as no others are started.
+    """
+    here = launched()
+    if int(here.get("WORLD_SIZE", 1)) != nprocs:
+        raise RuntimeError(
+            f"spawn: minitensor starts no processes. Start the program as mpiexec -n {nprocs} "
+            "python -m minitensor.compat script.py; each process then calls the function"
+        )
+    fn(int(here.get("RANK", 0)), *args)
 
-class DistributedSampler(Sampler[int]):
-    """A share of a data set for each process of a group, which there is none of."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise RuntimeError(f"DistributedSampler: {NO_GROUP}; a DataLoader takes shuffle=True")
-
-
-data = namespace(
-    f"{__name__}.data", "`torch.utils.data.distributed`.", DistributedSampler=DistributedSampler
-)
 
 multiprocessing = namespace(
     f"{__name__}.multiprocessing",
-    "`torch.multiprocessing`: Python's own, without groups of processes.",
+    "`torch.multiprocessing`: Python's own, and `spawn` for processes that mpiexec has started.",
     **{name: getattr(_python, name) for name in _python.__all__},
-    **dict.fromkeys(("spawn", "start_processes"), init_process_group),
+    spawn=spawn,
+    start_processes=spawn,
     get_all_sharing_strategies=answer({"file_descriptor"}),
     get_sharing_strategy=answer("file_descriptor"),
     set_sharing_strategy=answer(),
+)
+
+algorithms = namespace(
+    f"{__name__}.algorithms",
+    "`torch.distributed.algorithms`.",
+    ddp_comm_hooks=namespace(
+        f"{__name__}.algorithms.ddp_comm_hooks",
+        "`torch.distributed.algorithms.ddp_comm_hooks`.",
+        default_hooks=default_hooks,
+    ),
 )
 
 show(__name__)

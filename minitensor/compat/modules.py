@@ -30,6 +30,16 @@ MODULES = {
     "torch.autograd.function": "minitensor.autograd.function",
     "torch.autograd.grad_mode": "minitensor.autograd.grad_mode",
     "torch.autograd.gradcheck": "minitensor.autograd.gradcheck",
+    "torch.distributed": "minitensor.distributed",
+    "torch.distributed.algorithms": "minitensor.compat.distributed.algorithms",
+    "torch.distributed.algorithms.ddp_comm_hooks": (
+        "minitensor.compat.distributed.algorithms.ddp_comm_hooks"
+    ),
+    "torch.distributed.algorithms.ddp_comm_hooks.default_hooks": (
+        "minitensor.distributed.default_hooks"
+    ),
+    "torch.distributed.distributed_c10d": "minitensor.distributed",
+    "torch.distributed.optim": "minitensor.distributed.optim",
     "torch.distributions": "minitensor.distributions",
     **{f"torch.distributions.{name}": "minitensor.distributions" for name in _DISTRIBUTIONS},
     "torch.linalg": "minitensor.linalg",
@@ -39,9 +49,9 @@ MODULES = {
     "torch.nn.init": "minitensor.nn.init",
     "torch.nn.modules": "minitensor.compat.nn.modules",
     **{f"torch.nn.modules.{name}": "minitensor.compat.nn.modules" for name in _LAYERS},
-    "torch.nn.parallel": "minitensor.compat.parallel",
-    "torch.nn.parallel.data_parallel": "minitensor.compat.parallel",
-    "torch.nn.parallel.distributed": "minitensor.compat.parallel",
+    "torch.nn.parallel": "minitensor.nn.parallel",
+    "torch.nn.parallel.data_parallel": "minitensor.nn.parallel",
+    "torch.nn.parallel.distributed": "minitensor.nn.parallel",
     "torch.nn.parameter": "minitensor.nn.parameter",
     "torch.nn.utils": "minitensor.nn.utils",
     "torch.nn.utils.clip_grad": "minitensor.nn.utils.clip",
@@ -71,7 +81,7 @@ MODULES = {
     "torch.utils.data._utils.collate": "minitensor.data.collate",
     "torch.utils.data.dataloader": "minitensor.data.dataloader",
     "torch.utils.data.dataset": "minitensor.data.dataset",
-    "torch.utils.data.distributed": "minitensor.compat.distributed.data",
+    "torch.utils.data.distributed": "minitensor.data.distributed",
     "torch.utils.data._utils.worker": "minitensor.data.worker",
     "torch.utils.data.sampler": "minitensor.data.sampler",
     # PyTorch's alone
@@ -105,7 +115,6 @@ MODULES = {
     "torch.cuda.memory": "minitensor.compat.devices.cuda",
     "torch.cuda.random": "minitensor.compat.devices.cuda",
     "torch.cuda.nvtx": "minitensor.compat.devices.cuda.nvtx",
-    "torch.distributed": "minitensor.compat.distributed",
     "torch.hub": "minitensor.compat.hub",
     "torch.jit": "minitensor.compat.compilers.jit",
     "torch.mps": "minitensor.compat.devices.mps",
@@ -124,6 +133,7 @@ MODULES = {
 BEYOND = {
     "minitensor": "minitensor.compat.top",
     "minitensor.autograd": "minitensor.compat.autograd",
+    "minitensor.distributed": "minitensor.compat.distributed",
     "minitensor.nn": "minitensor.compat.nn",
     "minitensor.nn.attention": "minitensor.compat.nn.attention",
     "minitensor.nn.init": "minitensor.compat.nn.init",
@@ -138,7 +148,7 @@ INSTEAD = {
     "torch.complex": _REAL,
     "torch.complex64": _REAL,
     "torch.complex128": _REAL,
-    "torch.distributed.fsdp": "a program runs in one process",
+    "torch.distributed.fsdp": "ZeroRedundancyOptimizer divides the state of an optimizer",
     "torch.export": "minitensor.graph.trace records a program",
     "torch.fft": _REAL,
     "torch.func": "autograd.grad(..., create_graph=True) gives derivatives",

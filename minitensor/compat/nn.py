@@ -14,8 +14,8 @@ from typing import Any
 
 from .. import nn
 from ..nn import loss, norm
+from ..nn.parallel import DataParallel
 from .answers import namespace
-from .parallel import DataParallel
 
 __all__ = ["DataParallel", "LinearCrossEntropyOptions"]
 

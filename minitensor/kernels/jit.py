@@ -12,7 +12,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,13 +118,13 @@ def emitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
 
 def set_num_threads(count: int) -> None:
     """Run kernels on `count` threads, from 1 to the number of cores; ValueError otherwise."""
-    global _threads
+    global _threads, _asked
     most = most_threads()
     if not 1 <= count <= most:
         raise ValueError(
             f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
         )
-    _threads = count
+    _threads, _asked = count, True
 
 
 def get_num_threads() -> int:
@@ -145,12 +145,29 @@ def most_threads() -> int:
     """Return NUMBA_NUM_THREADS, or the number of cores this process may run on."""
     if asked := os.environ.get("NUMBA_NUM_THREADS"):
         return int(asked)
+    return len(cores())
+
+
+def cores() -> frozenset[int]:
+    """Return the numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def share_cores(processes: Sequence[Collection[int]]) -> None:
+    """Leave other processes on this machine their share, unless the number of threads was set.
+
+    `processes` has, for this one and each other, the cores that it may run on.
+    """
+    global _threads
+    if not _asked and "NUMBA_NUM_THREADS" not in os.environ:
+        share = sum(1 / sum(core in each for each in processes) for core in cores())
+        _threads = max(1, min(int(share + 1e-6), _quota() // len(processes)))
 
 
 _threads = 0  # until it is known
+_asked = False  # has the program set it?
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds of computing per period
 
 

@@ -44,7 +44,11 @@ class OptimizedModule(Module):
     def __init__(self, module: Module, explain: bool = False) -> None:
         super().__init__()
         self._orig_mod = module
-        self.__dict__["_calls"] = Compiled(module, explain)
+        if getattr(module, "compiles_inside", False):
+            module.compile(explain=explain)
+            self.__dict__["_calls"] = module
+        else:
+            self.__dict__["_calls"] = Compiled(module, explain)
         self.__dict__["training"] = module.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

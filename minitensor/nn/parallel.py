@@ -1,12 +1,12 @@
-"""`torch.nn.parallel`: models on several devices, of which there are none."""
+"""Models on several devices or processes: `DistributedDataParallel`, and PyTorch's DataParallel."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..distributed.parallel import DistributedDataParallel
 from ..names import show
-from ..nn import Module
-from .distributed import NO_GROUP
+from .module import Module
 
 __all__ = ["DataParallel", "DistributedDataParallel", "data_parallel"]
 
@@ -24,13 +24,6 @@ class DataParallel(Module):
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Return `module(*inputs, **kwargs)`."""
         return self.module(*inputs, **kwargs)
-
-
-class DistributedDataParallel(Module):
-    """A model of a group of processes. Raises ValueError, as there is no group."""
-
-    def __init__(self, module: Module, *args: Any, **kwargs: Any) -> None:
-        raise ValueError(NO_GROUP)
 
 
 def data_parallel(module: Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
