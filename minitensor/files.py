@@ -117,18 +117,18 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any
 
     - `path`: the file to replace. A symbolic link is followed. Permissions are kept, and the owner
       where the system allows it. A device, a pipe or /dev/stdout is written to directly.
-    - `mode`: "wb", or "w" for UTF-8 text.
+    - `mode`: "wb", or "w" for UTF-8 text, whose lines end in "\\n" on every system.
 
     If the block raises, `path` stays as it was. The unfinished file has a temporary name and a
     lock: the next write into the folder recognises the file of a process that was killed by its
     missing lock, and deletes it.
     """
-    encoding = None if "b" in mode else "utf-8"
+    how: Any = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     number = _descriptor(os.fspath(path))
     if number is not None:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()  # keeps the order of what was printed before
-        with os.fdopen(os.dup(number), mode, encoding=encoding) as file:
+        with os.fdopen(os.dup(number), mode, **how) as file:
             yield file
         return
     try:
@@ -136,14 +136,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any
     except FileNotFoundError:
         old = None
     if old is not None and not stat.S_ISREG(old.st_mode):
-        with open(path, mode, encoding=encoding) as file:
+        with open(path, mode, **how) as file:
             yield file
         return
     target = Path(os.path.realpath(path))
     _sweep(target.parent)
     draft, number = _open_draft(target.parent, 0o666 if old is None else 0o600)
     try:
-        with os.fdopen(number, mode, encoding=encoding) as file:
+        with os.fdopen(number, mode, **how) as file:
             yield file
             file.flush()
             if old is not None:
@@ -151,10 +151,23 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any
             os.fsync(number)
             if fcntl is None:
                 file.close()  # Windows cannot replace an open file
-            os.replace(draft, target)
+            _replace(draft, target)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _replace(draft: Path, target: Path) -> None:
+    """Give a file the name of another, which it replaces.
+
+    Windows refuses that while a program has the other open, as a virus scanner has for a moment.
+    """
+    for _ in range(20 if fcntl is None else 0):
+        with contextlib.suppress(PermissionError):
+            os.replace(draft, target)
+            return
+        time.sleep(0.05)
+    os.replace(draft, target)
 
 
 def _descriptor(path: str) -> int | None:
@@ -204,7 +217,8 @@ def _sweep(folder: Path) -> None:
     """Delete the temporary files in a folder that processes left behind when they were killed.
 
     Such a file has no lock. A file of another machine must also be a day old, as not every network
-    file system shares locks between machines.
+    file system shares locks between machines. On Windows, where an open file cannot be deleted, any
+    must be a day old.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -213,6 +227,10 @@ def _sweep(folder: Path) -> None:
                 continue
             foreign = found[1] != _host()
             with contextlib.suppress(OSError):
+                if fcntl is None:
+                    if time.time() - entry.stat().st_mtime > _DAY:
+                        os.unlink(entry.path)
+                    continue
                 number = os.open(entry.path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
                 try:
                     info = os.fstat(number)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import io
+import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,8 +27,9 @@ from minitensor.serialize import CheckpointError
 # The packages of the extra `demo`, which the library itself does not need.
 OPTIONAL = ("num2words", "tqdm", "matplotlib", "tokenizers", "sacrebleu")
 PACKAGES = {"sklearn": "scikit-learn"}  # that have another name than the module
-# Signals that ask a program to end: Ctrl-C, `kill`, and a terminal that closes.
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
+# Signals that ask a program to end: Ctrl-C, `kill`, and a terminal that closes (Windows: SIGBREAK).
+_ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+ENDING = [getattr(signal, name) for name in _ENDING if name in dir(signal)]
 
 
 class InputError(Exception):
@@ -73,7 +77,8 @@ def python() -> str:
         if found and Path(found) == running:
             return name
     inside = running.is_relative_to(Path.cwd())
-    return shlex.quote(str(running.relative_to(Path.cwd()) if inside else running))
+    name = str(running.relative_to(Path.cwd()) if inside else running)
+    return subprocess.list2cmdline([name]) if os.name == "nt" else shlex.quote(name)
 
 
 def program(module: str) -> str:
@@ -107,7 +112,12 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 def exit_code(run: Callable[[], int], failure: int = 1) -> int:
-    """Run a command and return its exit code: `failure`, after a sentence, for an InputError."""
+    """Run a command and return its exit code: `failure`, after a sentence, for an InputError.
+
+    Characters that the encoding of standard output lacks, as on Windows, are printed as escapes.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with handling(stop):
             return run()

@@ -303,7 +303,7 @@ class Trainer:
             write_log(path, self.records)
             return
         try:
-            with path.open("a") as file:
+            with path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -431,6 +431,7 @@ def start_run(
             trainer = Trainer(begun, folder, ranks)
             trainer.save(LAST)  # a folder that cannot be written to is noticed here
         except BaseException:
+            held.close()  # on Windows a file in the folder is its lock
             if made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()

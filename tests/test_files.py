@@ -25,6 +25,7 @@ def write(path: str | Path, content: bytes = b"new") -> None:
         file.write(content)
 
 
+@pytest.mark.posix
 def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     target = tmp_path / "far" / "file"
@@ -45,6 +46,7 @@ def test_a_link_stays_and_the_file_it_leads_to_is_replaced(tmp_path: Path) -> No
     assert (tmp_path / "loop").is_symlink()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o400])
 def test_permissions_stay(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -58,6 +60,7 @@ def test_permissions_stay(mode: int, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root gives files away")
 def test_root_keeps_the_owner(tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -143,6 +146,7 @@ def start_writer(path: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.posix
 def test_the_draft_of_a_killed_process_is_swept_by_the_next_write(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write(path, b"old")
@@ -168,6 +172,7 @@ def test_the_draft_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "other"]
 
 
+@pytest.mark.posix
 def test_drafts_of_other_machines_are_swept_after_a_day_and_nothing_else_ever(
     tmp_path: Path,
 ) -> None:
@@ -186,6 +191,7 @@ def test_drafts_of_other_machines_are_swept_after_a_day_and_nothing_else_ever(
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "file", link.name])
 
 
+@pytest.mark.posix
 def test_a_draft_that_was_swept_before_it_was_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

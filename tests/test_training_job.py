@@ -286,6 +286,7 @@ def launch(data: Path, out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.posix
 def test_a_folder_belongs_to_one_run_until_it_ends_or_is_killed(
     data: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -311,6 +312,7 @@ def test_a_folder_belongs_to_one_run_until_it_ends_or_is_killed(
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.posix
 def test_a_closed_terminal_ends_the_job_unless_it_was_started_with_nohup(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +340,7 @@ def test_a_folder_that_cannot_be_locked_is_an_error(
 # Kills
 
 
+@pytest.mark.posix
 def test_a_run_that_was_killed_again_and_again_ends_as_one_left_alone(tmp_path: Path) -> None:
     """A few kills; `python tests/kills.py 50` for more."""
     seen = kill_often(tmp_path, 3, 15, seed=os.getpid())
@@ -398,6 +401,7 @@ class Faults:
             self.on = False
 
 
+@pytest.mark.posix
 def test_a_disk_that_is_full_at_any_moment_loses_nothing(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +432,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(
     print(f"{calls} faults injected, nothing lost")
 
 
+@pytest.mark.posix
 def test_a_real_full_disk_loses_nothing(data: Path, capsys: Any) -> None:
     """On a file system of 300 kB, where the user may make one."""
     with tempfile.TemporaryDirectory() as place:
@@ -467,6 +472,7 @@ def nobody() -> Iterator[None]:
     os.seteuid(0)
 
 
+@pytest.mark.posix
 def test_a_read_only_folder_is_an_error_at_the_start(data: Path, capsys: Any, nobody: None) -> None:
     with tempfile.TemporaryDirectory() as place:
         table = Path(place) / "table.tsv"
@@ -482,6 +488,7 @@ def test_a_read_only_folder_is_an_error_at_the_start(data: Path, capsys: Any, no
         folder.chmod(0o755)
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_is_removed_stops_the_job_and_nothing_is_written_to_its_successor(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -353,9 +352,11 @@ def watch_memory(count: int = 2000) -> list[int]:
 
 def resident() -> int:
     """Return the bytes of memory this process has now (its peak, where only that is known)."""
+    import resource  # not on Windows
+
     status = Path("/proc/self/statm")
     if status.exists():
-        return int(status.read_text().split()[1]) * resource.getpagesize()
+        return int(status.read_text("utf-8").split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -367,7 +368,9 @@ def describe() -> str:
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        lines = [
+            line for line in cpu.read_text("utf-8").splitlines() if line.startswith("model name")
+        ]
         name = lines[0].split(":")[1].strip() if lines else name
     versions = (
         f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}"

@@ -251,7 +251,7 @@ def graph_of(target: str, options: argparse.Namespace, compiled: bool = False) -
     """Record the graph of a target, of the ops that it is compiled to, or read a .json file."""
     if target.endswith(".json"):
         try:
-            graph = Graph.from_json(Path(target).read_text())
+            graph = Graph.from_json(Path(target).read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{target}: {error}") from error
         if options.overlay is not None:  # also one that annotations made

@@ -48,7 +48,7 @@ def lines_of(row: str) -> int:
         file = ROOT / place[1]
         if not file.exists():
             raise ValueError(f"CONTRIBUTING.md: there is no {place[1]}")
-        text = file.read_text()
+        text = file.read_text("utf-8")
         names = re.findall(r"`([\w.]+)`", place[2])
         known = definitions(ast.parse(text))
         missing = [name for name in names if name not in known]
@@ -123,13 +123,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.read", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
-    text = GUIDE.read_text()
+    text = GUIDE.read_text("utf-8")
     new = updated(text)
     if options.check:
         if new != text:
             print("CONTRIBUTING.md is out of date: run python -m tools.read", file=sys.stderr)
         return int(new != text)
-    GUIDE.write_text(new)
+    GUIDE.write_text(new, "utf-8", newline="\n")
     print(marked(new, "path")[1])
     return 0
 

@@ -285,13 +285,13 @@ def stubs() -> dict[Path, str]:
 
 def main() -> int:
     """Write or check the stubs; returns the exit code."""
-    stale = [p for p, text in stubs().items() if not p.exists() or p.read_text() != text]
+    stale = [p for p, text in stubs().items() if not p.exists() or p.read_text("utf-8") != text]
     if "--check" in sys.argv:
         for path in stale:
             print(f"{path} is stale: run python -m tools.stubs", file=sys.stderr)
         return int(bool(stale))
     for path in stale:
-        path.write_text(stubs()[path])
+        path.write_text(stubs()[path], "utf-8", newline="\n")
     return 0
 
 

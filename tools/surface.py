@@ -79,7 +79,7 @@ def _foreign(value: Any) -> bool:
 def pytorch_names() -> dict[str, list[str]]:
     """Return PyTorch's public names by namespace, as they are kept in the file."""
     found = {}
-    for block in NAMES.read_text().split("\n\n")[1:]:
+    for block in NAMES.read_text("utf-8").split("\n\n")[1:]:
         space, _, names = block.partition(":")
         found[space] = names.split()
     return found
@@ -93,7 +93,7 @@ def write_names() -> None:
     for space in SPACES:
         text = f"{space}: {' '.join(names_of(space))}"
         blocks.append(textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False))
-    NAMES.write_text("\n\n".join(blocks) + "\n")
+    NAMES.write_text("\n\n".join(blocks) + "\n", "utf-8", newline="\n")
 
 
 def is_there(name: str) -> bool:
@@ -120,7 +120,7 @@ def table() -> str:
     half = len(cells) // 2
     rows = ["| namespace | names here | namespace | names here |", "| --- | --- | --- | --- |"]
     rows += [f"| {a} | {b} |" for a, b in zip(cells[:half], cells[half:], strict=True)]
-    used = USED.read_text().partition("\n")[2].split()
+    used = USED.read_text("utf-8").partition("\n")[2].split()
     missing = [name for name in used if not is_there(name)]
     told = f"All {len(used)} names that public transformer code uses most are here."
     if missing:
@@ -154,13 +154,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.names:
         write_names()
-    text = README.read_text()
+    text = README.read_text("utf-8")
     new = updated(text)
     if options.check:
         if new != text:
             print("README.md is out of date: run python -m tools.surface", file=sys.stderr)
         return int(new != text)
-    README.write_text(new)
+    README.write_text(new, "utf-8", newline="\n")
     print(table())
     return 0
 

@@ -174,7 +174,7 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds of computing pe
 def _quota() -> int:
     """Return the number of cores that a container's quota of processor time amounts to."""
     try:
-        most, period = _CPU_MAX.read_text().split()
+        most, period = _CPU_MAX.read_text("utf-8").split()
         return max(1, math.ceil(int(most) / int(period)))
     except (OSError, ValueError):  # no such file, or no limit: "max"
         return sys.maxsize

@@ -143,7 +143,7 @@ def _sources(file: Path) -> set[Path]:
 def _imported(source: Path) -> list[Path]:
     """Return the kernel files that a file imports."""
     found = []
-    for place, name, names in _IMPORT.findall(source.read_text(errors="replace")):
+    for place, name, names in _IMPORT.findall(source.read_text("utf-8", "replace")):
         folder = source.parent if place == "." else _HERE
         modules = [name] if name else [n.split()[0] for n in names.split(",")]
         found += [folder / f"{module}.py" for module in modules]

@@ -103,7 +103,7 @@ def definitions(file: str, lib: Any) -> Any:
     path = SCRIPTS / file
     if not path.exists():
         raise InputError(f"there is no {path}: run this in a checkout of the repository")
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text("utf-8"))
     tree.body = [
         node
         for node in tree.body

@@ -24,7 +24,7 @@ def others(seconds: float = 0.5) -> float | None:
 def _times() -> tuple[float, float, float] | None:
     """Return seconds since the start: all processes', all cores', and this process's."""
     try:
-        fields = [int(field) for field in _STAT.read_text().split("\n")[0].split()[1:9]]
+        fields = [int(field) for field in _STAT.read_text("utf-8").split("\n")[0].split()[1:9]]
         tick = os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, AttributeError):
         return None

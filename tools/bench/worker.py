@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import gc
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -66,7 +65,7 @@ def memory(side: str, step: dict[str, Any], optimizer: bool, chunks: bool = Fals
         libc: Any = ctypes.CDLL(None)
         libc.malloc_trim(0)
     with contextlib.suppress(OSError):  # reset the peak
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")
     before = resident()
     for _ in range(3):
         run()
@@ -98,9 +97,11 @@ def peak() -> int:
     """Return this process's peak of resident memory in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        for line in status.read_text().splitlines():
+        for line in status.read_text("utf-8").splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

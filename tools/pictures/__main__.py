@@ -26,8 +26,8 @@ def draw_attention(path: Path) -> None:
     lines = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "mt.graph" in b)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "attention.py"
-        script.write_text(HEAD + lines.replace("attention.html", f"{folder}/attention.html"))
-        script.write_text(script.read_text().replace('"attention.svg"', repr(str(path))))
+        text = HEAD + lines.replace("attention.html", f"{folder}/attention.html")
+        script.write_text(text.replace('"attention.svg"', repr(str(path))), "utf-8")
         runpy.run_path(str(script))
 
 

@@ -70,7 +70,7 @@ def imitated(count: int, delay: float, rate: str) -> Iterator[list[str]]:
             raise InputError(f"hosts cannot be imitated here: {said}")
         with tempfile.TemporaryDirectory() as folder:
             launcher = Path(folder) / "launcher"
-            launcher.write_text(LAUNCHER.replace("NAME", name))
+            launcher.write_text(LAUNCHER.replace("NAME", name), "utf-8")
             launcher.chmod(0o700)
             addresses = ",".join(f"{SUBNET}.{number}" for number in range(1, count + 1))
             settings = [f"{setting}={value}" for setting, value in MPI.items()]
