@@ -112,7 +112,7 @@ def test_values_that_a_rule_adds_have_the_shapes_of_results(name: str) -> None:
     every = Graph(graph.values, graph.calls, graph.inputs, numbers)
     given = dict(zip(graph.inputs, args, strict=True)) | graph.tensors
     with mt.no_grad():
-        made = every.run(given, range(graph.keys))
+        made = every.run(given, range(len(graph.keys)))
     for n, t in zip(numbers, made, strict=True):
         value = graph.values[n]
         assert (tuple(value.shape), value.dtype) == (tuple(t.shape), t._array.dtype)
