@@ -122,6 +122,7 @@ class Recording(Observer):
     def __exit__(self, *exception: object) -> None:
         sys.setprofile(self._profile if callable(self._profile) else None)
         self._observing.__exit__(*exception)
+        del self._observing  # which has this in it, with all tensors of the run
 
     # Values
 

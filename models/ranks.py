@@ -276,7 +276,9 @@ def shows_progress() -> bool:
     process = os.getpid()
     with contextlib.suppress(OSError, ValueError, IndexError):
         for _ in range(4):  # a proxy of mpiexec, then mpiexec
-            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-            if "mpiexec" in Path(f"/proc/{process}/comm").read_text():
+            process = int(
+                Path(f"/proc/{process}/stat").read_text("utf-8").rpartition(")")[2].split()[1]
+            )
+            if "mpiexec" in Path(f"/proc/{process}/comm").read_text("utf-8"):
                 return os.readlink(f"/proc/{process}/fd/2").startswith(("/dev/pts/", "/dev/tty"))
     return False

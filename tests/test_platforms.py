@@ -1,4 +1,4 @@
-"""What macOS and Windows do otherwise: encodings, consoles, no fork, a checkout without links.
+"""Differences of macOS and Windows: encodings, consoles, no fork, a checkout without links.
 
 The plugin tests/windows.py runs the tests of files and jobs with what Windows lacks taken away
 (`make windows`).

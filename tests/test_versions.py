@@ -1,4 +1,4 @@
-"""What is supported is what tox's table in pyproject.toml tests."""
+"""All that is supported is what tox's table in pyproject.toml tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_all_that_names_a_python_agrees_with_the_table() -> None:
 
 
 def requirements() -> list[Requirement]:
-    """What the library needs, and what the tests need besides."""
+    """Return the library's requirements, and those of the tests besides."""
     found = list(map(Requirement, PROJECT["dependencies"]))
     extras = ["test"]
     for extra in extras:

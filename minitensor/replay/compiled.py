@@ -313,6 +313,7 @@ class Plan:
     ) -> list[np.ndarray]:
         """Run the ops, and keep what they do as a program; return the memory that moves."""
         self.made_for = ready()
+        memory.release()  # of buffers that the recorded call used, and replays do not
         self.forward = self.backward = None
         count = len(arrays)
         trace = self.trace = Trace(self.arena, keys, count)

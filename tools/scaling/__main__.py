@@ -1,4 +1,4 @@
-"""How data-parallel training scales: constants measured here, a step predicted on K ranks.
+"""Scaling of data-parallel training: constants measured here, a step predicted on K ranks.
 
 python -m tools.scaling                                        # the ranks of this machine
 python -m tools.scaling --hosts 4 --delay 1ms --rate 1gbit     # imitated hosts; needs root
