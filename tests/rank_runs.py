@@ -46,8 +46,8 @@ def step(self: Trainer, batch: Any) -> tuple[float, float]:
 
 
 plain_run, plain_step = Trainer.run, Trainer.step
-Trainer.run, Trainer.step = run, step  # type: ignore[method-assign]
-training.draw_losses = lambda *_: None  # type: ignore[assignment]
+Trainer.run, Trainer.step = run, step  # type: ignore[method-assign, assignment]
+training.draw_losses = lambda *_: None  # type: ignore[assignment, attr-defined]
 
 if __name__ == "__main__":
     model, *arguments = (

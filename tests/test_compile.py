@@ -268,7 +268,7 @@ def test_what_no_code_of_a_call_names_is_not_looked_at() -> None:
 
 
 def test_keys_of_dictionaries_may_be_any_texts() -> None:
-    table = {"{a}": {"{": 2.0, "%s": [3.0]}}
+    table: dict[str, Any] = {"{a}": {"{": 2.0, "%s": [3.0]}}
     compiled = mt.compile(lambda x: x * table["{a}"]["{"] + table["{a}"]["%s"][0])
     for n in range(6):
         table["{a}"]["%s"][0] = n // 3
@@ -284,7 +284,7 @@ def test_code_that_a_call_alone_shows_is_watched(counts: bool) -> None:
             holder.calls += 1
         return x * holder.rate
 
-    reference = weakref.ref(hidden)
+    reference: Any = weakref.ref(hidden)
     compiled = mt.compile(lambda x: reference()(x))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

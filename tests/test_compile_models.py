@@ -160,9 +160,13 @@ def pretraining() -> Any:
 def test_a_job_compiles_for_the_shapes_that_come_often(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replayed = []
-    replay = Pass.run
-    monkeypatch.setattr(Pass, "run", lambda *args: replayed.append(1) or replay(*args))
+    replayed, replay = [], Pass.run
+
+    def counted(*args: Any) -> Any:
+        replayed.append(1)
+        return replay(*args)
+
+    monkeypatch.setattr(Pass, "run", counted)
     mt.manual_seed(0)
     task = make()
     task.model.train()

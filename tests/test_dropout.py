@@ -209,7 +209,9 @@ OPS_THAT_DROP = {
     "dropout_add": lambda x: F.dropout_add(x, x, 0.3),
     "dropout_add_layer_norm": lambda x: F.dropout_add_layer_norm(x, x, (8,), p=0.3),
     "attention": lambda x: F.scaled_dot_product_attention(
-        *[x.unflatten(-1, (2, 4)).transpose(1, 2)] * 3, dropout_p=0.3
+        *[x.unflatten(-1, (2, 4)).transpose(1, 2)] * 3,
+        None,
+        0.3,
     ),
     "embedding": lambda x: F.embedding_positions(
         x.abs().long(), mt.ones(9, 8), mt.ones(30, 8), p=0.3

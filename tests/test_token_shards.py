@@ -521,7 +521,8 @@ def test_a_full_disk_is_said_and_nothing_whole_is_lost(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder, save, written = tmp_path / "tokens", np.save, []
+    folder, save = tmp_path / "tokens", np.save
+    written: list[Any] = []
 
     def full(file: Any, tokens: np.ndarray) -> None:
         if len(written) == 3:

@@ -177,8 +177,8 @@ def test_the_parts_of_a_batch_add_up_to_it(model: str, data: Path) -> None:
     for size in 1, 2, 8:  # of which some have no row
         task.model.zero_grad()
         loss = sum(weighed(Ranks(rank, size)) for rank in range(size))
-        grads = [p.grad.numpy().ravel() for p in task.model.parameters() if p.grad is not None]
-        found.append((loss, np.concatenate(grads)))
+        parts = [p.grad.numpy().ravel() for p in task.model.parameters() if p.grad is not None]
+        found.append((loss, np.concatenate(parts)))
     (loss, grads), *others = found
     for other_loss, other_grads in others:
         assert other_loss == pytest.approx(loss, abs=1e-5)
