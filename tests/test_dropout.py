@@ -203,16 +203,16 @@ def test_exact_mode_in_attention() -> None:
     np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def attention_to_itself(x: mt.Tensor) -> mt.Tensor:
+    return F.scaled_dot_product_attention(x, x, x, dropout_p=0.3)
+
+
 OPS_THAT_DROP = {
     "dropout": lambda x: F.dropout(x, 0.3),
     "linear": lambda x: F.linear_activation(x, mt.ones(6, 8), p=0.3),
     "dropout_add": lambda x: F.dropout_add(x, x, 0.3),
     "dropout_add_layer_norm": lambda x: F.dropout_add_layer_norm(x, x, (8,), p=0.3),
-    "attention": lambda x: F.scaled_dot_product_attention(
-        *[x.unflatten(-1, (2, 4)).transpose(1, 2)] * 3,
-        None,
-        0.3,
-    ),
+    "attention": lambda x: attention_to_itself(x.unflatten(-1, (2, 4)).transpose(1, 2)),
     "embedding": lambda x: F.embedding_positions(
         x.abs().long(), mt.ones(9, 8), mt.ones(30, 8), p=0.3
     ).flatten(1, 2),
