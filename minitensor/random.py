@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from .dtype import FLOATING, finfo_of
-from .kernels.dropout import shift_key
 
 __all__ = [
     "Generator",
@@ -137,7 +136,11 @@ class Generator:
         high, low = raw(), raw()
         key = int(high << 32 | low) >> 1
         first, rows = _part
-        return shift_key(key, size * first // rows) if first else key
+        if not first:
+            return key
+        from .kernels.dropout import shift_key  # which loads LLVM
+
+        return shift_key(key, size * first // rows)
 
     # Distributions: n is the number of samples, the result has shape (n,)
 

@@ -46,6 +46,8 @@ GROUPS = {
     "faults": "damage files, kill processes and fill disks (make faults)",
     "guide": "apply the worked examples of CONTRIBUTING.md (make guide)",
     "wheel": "build and install the package (make wheel)",
+    "compiled": "compare compiled with uncompiled (make compiled)",
+    "ranks": "start jobs of several processes (make ranks)",
     "pages": "run Graphviz, node or Chromium (make pages)",
 }
 

@@ -384,7 +384,7 @@ def test_bad_checkpoints(run: Path, tmp_path: Path, capsys: Any) -> None:
         ("settings", {"seed": -1}, "settings: seed is -1"),
         ("settings", {"epochs": 1e400}, "settings: epochs is inf"),
         ("settings", {"vocabulary": "wings"}, "settings: vocabulary is 'wings'"),
-        ("settings", {"tsv": 3}, "settings: tsv is 3, expected a text"),
+        ("settings", {"tsv": 3}, "settings: tsv is 3, expected names of files"),
         ("settings", {"tsv": "a\0"}, "settings: tsv is"),
         ("settings", {"wings": 2}, "settings: there is no setting 'wings'"),
         ("settings", {"nhead": 3}, "settings: the width of the model must be divisible"),
