@@ -26,7 +26,8 @@ pretrained: $(VENV)/demo.installed
 compiled: $(VENV)/test.installed
 	$(RUN) -m pytest -n auto --dist loadfile -m compiled $(ARGS)
 
-# Training jobs of several processes, started with mpiexec: all models on 1, 2 and 4, kills and signals.
+# Programs of several processes, started with mpiexec: collectives, training jobs of all models on 1, 2
+# and 4, kills and signals, imitated hosts.
 ranks: $(VENV)/test.installed
 	$(RUN) -m pytest -rs -m ranks $(ARGS)
 

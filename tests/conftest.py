@@ -47,7 +47,7 @@ GROUPS = {
     "guide": "apply the worked examples of CONTRIBUTING.md (make guide)",
     "wheel": "build and install the package (make wheel)",
     "compiled": "compare compiled with uncompiled (make compiled)",
-    "ranks": "start jobs of several processes (make ranks)",
+    "ranks": "start programs of several processes (make ranks)",
     "pages": "run Graphviz, node or Chromium (make pages)",
 }
 

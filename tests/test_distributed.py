@@ -23,10 +23,13 @@ HERE = Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
 SCRIPT = HERE / "scripts" / "distributed_training.py"
 RECORDED = HERE / "data" / "distributed_training.txt"
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mpi4py") is None or MPIEXEC is None,
-    reason="mpi4py or mpiexec is not installed (extra: mpi)",
-)
+pytestmark = [
+    pytest.mark.ranks,
+    pytest.mark.skipif(
+        importlib.util.find_spec("mpi4py") is None or MPIEXEC is None,
+        reason="mpi4py or mpiexec is not installed (extra: mpi)",
+    ),
+]
 
 
 def run(count: int, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:

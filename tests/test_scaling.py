@@ -224,6 +224,7 @@ def permitted() -> None:
     pytest.importorskip("mpi4py")
 
 
+@pytest.mark.ranks
 @pytest.mark.usefixtures("permitted")
 def test_hosts_are_as_far_apart_as_asked() -> None:
     with hosts.imitated(2, 0.02, "1gbit") as mpiexec:
@@ -234,6 +235,7 @@ def test_hosts_are_as_far_apart_as_asked() -> None:
     assert not [space for space in spaces() if space.startswith(f"{name}-")]
 
 
+@pytest.mark.ranks
 @pytest.mark.usefixtures("permitted")
 def test_nothing_is_left_of_hosts_whose_program_was_killed() -> None:
     lines = (
