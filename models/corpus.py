@@ -106,8 +106,7 @@ def decoded(path: str, moved: Callable[[int], object]) -> Iterator[str]:
     decoder, lines, length = None, 0, 0
     with reading(path), open(path, "rb") as raw:
         size, at = os.fstat(raw.fileno()).st_size, 0
-        packed = raw.read(2) == GZIP
-        raw.seek(0)
+        packed = raw.peek(2)[:2] == GZIP
         file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
         encoding = ""
         while data := file.read(READ):
@@ -116,12 +115,13 @@ def decoded(path: str, moved: Callable[[int], object]) -> Iterator[str]:
                 inner = codecs.getincrementaldecoder(encoding)()
                 decoder = io.IncrementalNewlineDecoder(inner, translate=True)
             length += len(data)
-            if packed:
+            if packed and raw.seekable():
                 check_growth(length, size, path)
             yield checked(decoder, data, encoding, path, lines)
             lines += data.count(b"\n")
-            moved(raw.tell() - at)
-            at = raw.tell()
+            now = raw.tell() if raw.seekable() else at + len(data)  # a pipe has no place
+            moved(now - at)
+            at = now
         if decoder is not None:
             yield checked(decoder, b"", encoding, path, lines, final=True)
 

@@ -27,7 +27,7 @@ import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.optim import Optimizer
 
-from .command import FAULTS, InputError, python, sentence
+from .command import FAULTS, InputError, python, require, sentence
 from .task import Task
 
 # What tells a process how many were started, and its rank: MPICH, Intel MPI and MS-MPI; Open MPI.
@@ -227,6 +227,8 @@ def together(run: Callable[[Ranks], int], **options: bool) -> int:
         return run(Ranks(**options))
     try:
         join(ranks)
+        if options.get("bf16_gradients"):
+            require("ml_dtypes")
         return run(Ranks(ranks.rank, ranks.size, **options))
     except AgreedError:
         if ranks.first:

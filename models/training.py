@@ -59,6 +59,7 @@ class Trainer:
     """A training run: model, optimiser and position. `run` trains from there to the end."""
 
     def __init__(self, task: Task, folder: str | Path, ranks: Ranks = ALONE) -> None:
+        ranks.check_same(task)
         self.task = task
         self.ranks = ranks
         self.settings = task.settings
@@ -74,7 +75,6 @@ class Trainer:
         self.interrupt = Interrupt(tells=ranks.first)
         self.place: os.stat_result | None = None  # of the folder, while `run` is at work
         self.set_rate()
-        ranks.check_same(task)
 
     def set_rate(self) -> None:
         """Set the learning rate of the next step."""
@@ -243,6 +243,9 @@ class Trainer:
                 position.best_loss = valid_loss
                 self.save(BEST)
         self.save(LAST)
+        if self.ranks.first:  # which may have been killed before: a resumed run averages it again
+            unneeded = EPOCH.format(position.epoch - self.settings.average + 1)
+            (self.folder / unneeded).unlink(missing_ok=True)
         bar.clear()
         names = [task.words.get(name, name) for name in list(measures)[1:]]
         more = ", ".join(f"{value:.4f} {name}" for name, value in zip(names, others, strict=True))
@@ -279,7 +282,6 @@ class Trainer:
             yield
         finally:
             self.model.load_state_dict(own)
-        (self.folder / EPOCH.format(epoch - count + 1)).unlink(missing_ok=True)
 
     def log(self, kind: str, **values: Any) -> None:
         """Append a record to the log, as a line of JSON, completely or not at all."""

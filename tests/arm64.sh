@@ -71,7 +71,7 @@ esac
 "$python" -c 'import sys, platform, importlib.metadata as metadata
 print(platform.machine(), "Python", sys.version.split()[0], "numba", metadata.version("numba"))'
 run() {
-    local test=("$python" -m pytest -p no:cacheprovider -m "not torch and not faults and not wheel and not guide and not compiled")
+    local test=("$python" -m pytest -p no:cacheprovider -m "not torch and not faults and not wheel and not guide and not pages and not ranks")
     [ -z "${ARM64_COMPILER-}" ] || test+=(-p arm64_compiler)
     "${test[@]}" "$@"
 }

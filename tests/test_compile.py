@@ -267,6 +267,16 @@ def test_what_no_code_of_a_call_names_is_not_looked_at() -> None:
     assert counts[0] == counts[1]
 
 
+def test_a_long_list_is_as_long_as_it_was() -> None:
+    factors = [2.0] * 300
+    compiled = mt.compile(lambda x: x * factors[0] if len(factors) else x)
+    for _ in range(4):
+        compiled(mt.ones(2))
+    assert next(iter(calls_of(compiled).entries)).guards._sizes.hold()
+    factors.clear()
+    assert compiled(mt.ones(2)).tolist() == [1, 1]
+
+
 def test_keys_of_dictionaries_may_be_any_texts() -> None:
     table: dict[str, Any] = {"{a}": {"{": 2.0, "%s": [3.0]}}
     compiled = mt.compile(lambda x: x * table["{a}"]["{"] + table["{a}"]["%s"][0])

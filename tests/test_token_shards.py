@@ -161,6 +161,29 @@ def test_changed_content_is_found_by_verify_and_by_the_next_write(tmp_path: Path
     assert not TokenShardWriter(tmp_path, 1000, {"of": "another"}).shards
 
 
+def test_a_folder_of_which_others_write_is_not_whole_from_the_first_moment(tmp_path: Path) -> None:
+    writer = TokenShardWriter(tmp_path, 10, {"text": "one"})
+    writer.add(np.arange(5))
+    writer.finish()
+    assert TokenShardWriter(tmp_path, 10, {"text": "one"}).shards == writer.shards
+    assert len(TokenShards(tmp_path)) == 5
+    TokenShardWriter(tmp_path, 10, {"text": "two"})
+    with pytest.raises(ValueError, match="not all tokens are written"):
+        TokenShards(tmp_path)
+
+
+@pytest.mark.posix
+def test_a_text_comes_from_a_pipe(tmp_path: Path) -> None:
+    for name, content in ("plain", b"one\ntwo\n"), ("packed", gzip.compress(b"one\ntwo\n")):
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        with subprocess.Popen(["tee", str(pipe)], stdin=-1, stdout=-3) as writer:
+            assert writer.stdin is not None
+            writer.stdin.write(content)
+            writer.stdin.close()
+            assert "".join(pieces([str(pipe)], lambda count: None)) == "one\ntwo\n"
+
+
 def test_what_is_not_finished_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         TokenShards(tmp_path)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from shape_names import watch
 
-from minitensor.models import demo, run_files, training, translate, translation
+from minitensor.models import command, demo, run_files, training, translate, translation
 from minitensor.models.checkpoint import read_checkpoint
 from minitensor.models.config import TRAINING
 from minitensor.models.task import Position
@@ -610,6 +610,23 @@ def test_an_averaged_run_that_is_resumed_ends_as_one_left_alone(data: Path, tmp_
     for name in (BEST, LAST):
         ours, theirs = (load_file(p / name)[0] for p in (whole, parts))
         assert all(np.array_equal(ours[key].numpy(), theirs[key].numpy()) for key in ours)
+
+
+def test_an_averaged_run_that_fails_to_save_an_epoch_can_average_it_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, save = tmp_path / "run", training.Trainer.save
+
+    def failing(self: training.Trainer, name: str) -> None:
+        if name == LAST and self.position.epoch == 3:
+            raise command.InputError("the disk is full")
+        save(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "save", failing)
+        assert train(data, out, "--epochs", "3", "--average", "2") == 1
+    assert translate.main(["train", "--out", str(out), "--resume"]) == 0
+    assert [p.name for p in out.glob("epoch-*")] == ["epoch-3.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ class TokenShards:
         numbers = np.asarray(index)
         if numbers.dtype.kind not in "iu":
             raise TypeError(f"TokenShards: expected integers, got {numbers.dtype}")
+        numbers = numbers.astype(np.int64, copy=False)
         if not numbers.size:
             return np.empty(numbers.shape, np.int64)
         least, most = int(numbers.min()), int(numbers.max())
@@ -140,6 +141,8 @@ class TokenShardWriter:
             except ValueError:
                 break
             self.shards.append(shard)
+        if self.shards != before["shards"]:  # so that no index tells of tokens that are replaced
+            self._write_index()
 
     @property
     def shards(self) -> list[dict[str, Any]]:

@@ -45,8 +45,10 @@ _ANY_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple"}  # read attribu
 class _Reads:
     """Values as `get(where, key)` found them, each with a name."""
 
-    def __init__(self, get: Callable[[Any, Any], Any]) -> None:
-        self.get = get
+    def __init__(
+        self, get: Callable[[Any, Any], Any], same: Callable[[Any, Any], Any] = operator.is_
+    ) -> None:
+        self.get, self.same = get, same
         self.where: list[Any] = []
         self.keys: list[Any] = []
         self.names: list[str] = []
@@ -61,8 +63,8 @@ class _Reads:
         return self.values[-1]
 
     def hold(self) -> bool:
-        """Return True if each is the same object."""
-        return all(map(operator.is_, map(self.get, self.where, self.keys), self.values))
+        """Return True if each is the same."""
+        return all(map(self.same, map(self.get, self.where, self.keys), self.values))
 
     def changed(self) -> str:
         """Return the name of one that is neither the same nor an equal number, or ""."""
@@ -90,7 +92,7 @@ class Guards:
         self.leaves: dict[int, str] = {}
         self.hooked = ""  # the name of a module with hooks
         self._items, self._attributes = _Reads(operator.getitem), _Reads(getattr)
-        self._sizes = _Reads(operator.length_hint)
+        self._sizes = _Reads(operator.length_hint, operator.eq)
         self._ordered: list[Any] = []  # containers of which the elements count, and those
         self._elements: list[Any] = []
         self._iterators: list[tuple[Any, Any, str]] = []
