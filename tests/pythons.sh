@@ -7,7 +7,7 @@
 # another suite of Debian is unpacked beside the system. One that cannot be had is said on stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-pythons=$PWD/.venv/pythons
+pythons=$PWD/.venv/pythons/bin # not beside pyvenv.cfg, which would be theirs
 
 installed() {
     local python
@@ -22,7 +22,7 @@ installed() {
 
 unpack() {
     [ "$(id -u)" = 0 ] && [ "$(uname -m)" = x86_64 ] && command -v apt-get >/dev/null || return
-    local home=$pythons/debian-$1 mirror key library binary
+    local home=$PWD/.venv/pythons/debian-$1 mirror key library binary
     mirror=$({ grep -rhoE '(URIs:|^deb( \[[^]]*\])?) +[^ ]+' /etc/apt/sources.list /etc/apt/sources.list.d/ 2>/dev/null || true; } |
         awk '{print $NF}' | grep -E '/debian/?$' | head -1)
     key=$(ls /usr/share/keyrings/debian-archive-keyring.* | head -1)
