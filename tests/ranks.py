@@ -190,6 +190,19 @@ def check_new_group() -> None:
     assert x.tolist() == [4, 4, 4]
 
 
+def check_waiting_in_one_group_pushes_on_the_calls_of_others() -> None:
+    pair = dist.new_group([0, 1])
+    x, rows = of_rank(RANK, 5000), [of_rank(r, 5000)._array for r in (0, 1)]
+    work = dist.all_reduce(x, group=pair, async_op=RANK == 0) if RANK < 2 else None
+    dist.barrier()  # which rank 1 comes to after the second stage of that call
+    if work is not None:
+        work.wait()
+    if RANK < 2:
+        np.testing.assert_array_equal(x._array, in_order("SUM", rows))
+    dist.destroy_process_group(pair)  # nothing for rank 2
+    assert dist.is_initialized()
+
+
 def check_threads_share_the_cores() -> None:
     from minitensor.kernels.jit import cores
 
@@ -317,6 +330,19 @@ def check_unused_parameters() -> None:
     )
 
 
+def check_parameters_used_in_no_sync_alone_are_averaged() -> None:
+    model: Any = DDP(Branches(), find_unused_parameters=True)
+    with model.no_sync():
+        model(mt.full((2, 3), RANK + 1.0), RANK != 1).sum().backward()
+    model(mt.ones(2, 3), False).sum().backward()
+    wanted = np.float32(2 * (1 + 3)) / np.float32(SIZE)
+    assert model.module.b.weight.grad.tolist() == np.full((2, 3), wanted).tolist()
+    assert model.module.c.weight.grad is None
+    before = model.module.b.weight.grad._version
+    model(mt.ones(2, 3), False).sum().backward()  # which does not use it anywhere
+    assert model.module.b.weight.grad._version == before
+
+
 def check_bf16_hook() -> None:
     plain = DDP(network(mt.float32))
     model: Any = DDP(network(mt.float32), bucket_cap_mb=0.001)
@@ -414,6 +440,7 @@ def check_a_sharded_optimizer_is_the_plain_one_bit_for_bit() -> None:
             for key, value in state.items():
                 assert whole[0]["state"][number][key]._array.tobytes() == value._array.tobytes()
         optimizer.load_state_dict(theirs)  # and on from there
+        raises(RuntimeError, "has not been consolidated", optimizer.state_dict)
         assert len(optimizer.state) == own
         for one, its_optimizer in ((model, optimizer), (plain, reference)):
             mt.manual_seed(RANK)

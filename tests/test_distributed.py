@@ -18,6 +18,7 @@ from conftest import needs_torch
 
 import minitensor as mt
 from minitensor.data import DistributedSampler
+from minitensor.distributed import watch
 
 HERE = Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
@@ -98,6 +99,84 @@ def test_a_rank_that_fails_ends_the_job(fails: str, sentence: str) -> None:
     assert sentence in done.stderr
     assert done.stderr.count("rank 1 of 2 failed") == sentence.count("rank 1 of 2 failed")
     assert ended - float(done.stdout.split("at ")[1].split()[0]) < 10
+
+
+BEGINNING = """
+import os, tempfile
+import minitensor as mt
+import minitensor.distributed as dist
+from minitensor.distributed import processes
+from models import ranks
+rank = ranks.started().rank
+%s
+dist.init_process_group()
+x = mt.ones(3)
+dist.all_reduce(x)
+print(x.sum().item())
+"""
+OTHER_MACHINE = """
+class Watched(processes.Watched):
+    def __init__(self, local, rank, size): super().__init__(local, rank, size + 1)
+processes.Watched = Watched
+dist.init_process_group()
+dist.barrier()
+if rank == 1: os.kill(os.getpid(), 9)
+dist.barrier()
+"""
+UNWATCHED = """
+def fail(*_): raise OSError("no socket")
+if rank == 1: processes.Watched = fail
+"""
+
+
+@pytest.mark.parametrize(
+    ("begin", "sentence"),
+    [
+        ("if rank == 1: dist.init_process_group(rank=5)", "rank 1 of 2 failed: ValueError"),
+        (UNWATCHED, "rank 1 of 2 failed: OSError: no socket"),
+        (UNWATCHED + "ranks.together(lambda _: 0)", "error: rank 1 of 2: no socket"),
+        (OTHER_MACHINE, "was killed or crashed, or was ended by MPI"),
+    ],
+)
+def test_a_rank_that_fails_at_the_beginning_ends_the_job(begin: str, sentence: str) -> None:
+    done = run(2, "-c", BEGINNING % begin)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "6.0" not in done.stdout
+
+
+def test_without_a_temporary_folder_ranks_are_not_watched(tmp_path: Path) -> None:
+    done = run(2, "-c", BEGINNING % f"tempfile.tempdir = {str(tmp_path / 'none')!r}")
+    assert (done.returncode, done.stdout) == (0, "6.0\n6.0\n"), done.stderr
+
+
+def test_the_process_that_watches_removes_its_folder() -> None:
+    address = watch._start(1, 1)
+    with socket.socket(socket.AF_UNIX) as rank:
+        rank.settimeout(30)
+        rank.connect(address)
+        rank.sendall(b"0 1\n")
+        assert rank.recv(1) == watch.READY
+        assert not Path(address).parent.exists()
+        rank.sendall(watch.FAREWELL)
+
+
+def test_the_end_of_a_rank_is_noticed_in_any_group() -> None:
+    done = run(
+        2,
+        "-c",
+        "import sys\nimport minitensor as mt\nimport minitensor.distributed as dist\n"
+        "dist.init_process_group()\n"
+        "group = dist.new_group()\n"
+        "if dist.get_rank() == 1: sys.exit()\n"
+        "for _ in range(2):\n"
+        "    try: dist.all_reduce(mt.ones(3), group=group)\n"
+        "    except RuntimeError as error: print(error)\n",
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "rank 1 nothing more, as its program ended" in first
+    assert second.endswith("the program of another rank of the group has ended")
 
 
 def test_without_mpiexec_there_is_one_rank() -> None:

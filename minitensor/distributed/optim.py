@@ -37,6 +37,8 @@ class ZeroRedundancyOptimizer(Optimizer):
     2020: its first stage.
     """
 
+    _consolidated: dict[str, Any] | None
+
     def __init__(
         self,
         params: Params,
@@ -51,13 +53,13 @@ class ZeroRedundancyOptimizer(Optimizer):
         self.process_group = world(process_group)
         self.optim: Optimizer = optimizer_class(params, **defaults)
         self._owner: dict[Tensor, int] = {}
-        self._consolidated: dict[str, Any] | None = None
         super().__init__(self.optim.param_groups, self.optim.defaults)
         self.__setstate__({"state": self.optim.state})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a state, of which that of this rank's parameters is kept; `optim` shares it."""
         super().__setstate__(state)
+        self._consolidated = None
         for p in [p for p in self.state if self._owner.get(p, self._rank) != self._rank]:
             del self.state[p]
         self.optim.__setstate__({"state": self.state, "param_groups": self.param_groups})
@@ -69,6 +71,7 @@ class ZeroRedundancyOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters go to the ranks with the least so far, the largest first."""
         super().add_param_group(param_group)
+        self._consolidated = None
         loads = [0] * self.process_group.size()
         for p, owner in self._owner.items():
             loads[owner] += p.numel()

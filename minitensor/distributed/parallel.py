@@ -173,6 +173,7 @@ class DistributedDataParallel(Module):
         self._hook: tuple[Any, Hook] = (self.process_group, _average)
         self._expects = False  # gradients to average, since a forward pass
         self._arrived: set[Tensor] = set()
+        self._used: set[Tensor] = set()  # since the last average: those of `no_sync` as well
         self._sent = 0  # buckets
         for _, p in named:
             p.register_post_accumulate_grad_hook(self._on_gradient)
@@ -239,6 +240,7 @@ class DistributedDataParallel(Module):
 
     def _on_gradient(self, p: Tensor) -> None:
         """Note that the gradient of a parameter is complete, and send the buckets that are."""
+        self._used.add(p)
         if not self._expects:
             return
         if not self._arrived:
@@ -288,13 +290,14 @@ class DistributedDataParallel(Module):
             bucket, number = self._places[p]
             bucket.take(number)
         self._send()
-        used = np.array([p in arrived for p in self._places])
+        used = np.array([p in self._used for p in self._places])
         if self.find_unused_parameters:
             all_reduce(wrap(used), ReduceOp.MAX, self.process_group)
         used_somewhere = {p for p, u in zip(self._places, used.tolist(), strict=True) if u}
         for bucket in self._buckets:
             assert bucket.future is not None
             bucket.give(bucket.future.wait(), used_somewhere.__contains__)
+        self._used.clear()
 
 
 def _divided(parameters: Sequence[Tensor], cap_mb: float) -> list[GradBucket]:

@@ -5,12 +5,12 @@ when the one before has ended. The first exchanges a digest of the call, so that
 different things learn of it, instead of waiting for each other. Each stage has a communicator of
 its own, and calls go through their stages in the order in which they were made; hence all ranks
 post the same calls on a communicator in the same order, as MPI asks, whenever they make progress.
+Who waits for a call makes progress in all groups, as others may wait for its part in those.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import os
 import sys
@@ -29,6 +29,7 @@ from .watch import Watched
 
 STAGES = 3  # that a call has at most: the digest and two more
 DIGEST = 8  # bytes
+ENDED = "nothing more, as its program ended"  # the call of a rank at its end
 
 Steps = Iterator[Any]  # yields MPI's requests, one for each stage after the first
 
@@ -43,7 +44,7 @@ class Work:
         self._digest = np.frombuffer(blake2b(text.encode(), digest_size=DIGEST).digest(), np.uint8)
         self._digests = np.empty((group.size(), DIGEST), np.uint8)
         self._steps = iter(steps)
-        self._request = group.stage(0).Iallgather(self._digest, self._digests)
+        self.request = group.stage(0).Iallgather(self._digest, self._digests)
         self.stage = 1  # the number of stages that have been posted
         self.done = False
         self._error: RuntimeError | None = None
@@ -66,18 +67,16 @@ class Work:
 
     def ready(self) -> bool:
         """Return True if the last stage posted has ended."""
-        return bool(self._request.Test())
+        return bool(self.request.Test())
 
-    def advance(self, block: bool = False) -> None:
+    def advance(self) -> None:
         """Post the next stage, after the last one has ended."""
-        if block:
-            self._request.Wait()
         if self.stage == 1 and (self._digests != self._digest).any():
             self._error = RuntimeError(self._group.disagreement(self._text))
             self.done = True
             return
         try:
-            self._request = next(self._steps)
+            self.request = next(self._steps)
             self.stage += 1
         except StopIteration:
             self.done = True
@@ -110,6 +109,8 @@ class ProcessGroup:
         self._comms = [comm.Dup() for _ in range(STAGES)]
         self.objects = comm.Dup()  # for the blocking calls
         self._under_way: list[Work] = []
+        self.over = False  # a rank's program has ended
+        _groups.append(self)
 
     def rank(self) -> int:
         """Return the number of this process in the group."""
@@ -130,6 +131,8 @@ class ProcessGroup:
     def start(self, text: str, steps: Iterable[Any] = (), tensors: Sequence[Tensor] = ()) -> Work:
         """Begin a call that writes `tensors`; `text` describes it, the same on all ranks."""
         refuse_recording()
+        if self.over:
+            raise RuntimeError(f"{text}: the program of another rank of the group has ended")
         work = Work(self, text, steps, tensors)
         self._under_way.append(work)
         return work
@@ -147,12 +150,15 @@ class ProcessGroup:
     def finish(self, work: Work) -> None:
         """Wait for a call and those before it."""
         while not work.done:
-            self._under_way[0].advance(block=True)
-            self.progress()
+            requests = [g._under_way[0].request for g in _groups if g._under_way]
+            work.request.Waitany(requests)
+            for g in _groups:
+                g.progress()
 
     def disagreement(self, text: str) -> str:
         """Return the sentence about ranks that called different things."""
         texts = self.objects.allgather(text)
+        self.over = ENDED in texts
         other = next(rank for rank, t in enumerate(texts) if t != texts[0])
         return (
             f"the ranks of the group disagree: rank 0 of {self._size} called {texts[0]}, "
@@ -161,8 +167,12 @@ class ProcessGroup:
 
     def free(self) -> None:
         """Give the communicators back."""
+        _groups.remove(self)
         for comm in (*self._comms, self.objects):
             comm.Free()
+
+
+_groups: list[ProcessGroup] = []  # that this process is in; those of all ranks are equal
 
 
 def refuse_recording() -> None:
@@ -227,6 +237,8 @@ def init_process_group(
             "pip install 'minitensor[mpi]'"
         ) from None
     world = MPI.COMM_WORLD
+    if world.Get_size() > 1:
+        _abort_on_error(MPI)
     for what, asked, given in (
         ("world_size", world_size, world.Get_size()),
         ("rank", rank, world.Get_rank()),
@@ -243,15 +255,10 @@ def init_process_group(
     GroupMember.WORLD = ProcessGroup(world, range(world.Get_size()))
 
 
-def _join(MPI: Any) -> None:
-    """Share the machine with its other ranks, and have the job end if this rank fails."""
-    global _watched
-    if _watched is not None:
-        return
+@functools.cache
+def _abort_on_error(MPI: Any) -> None:
+    """Have an exception that nobody catches end the whole job."""
     world, pid, before = MPI.COMM_WORLD, os.getpid(), sys.excepthook
-    local = world.Split_type(MPI.COMM_TYPE_SHARED)
-    share_cores(local.allgather(cores()))
-    _watched = Watched(local, world.Get_rank(), world.Get_size())
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         before(kind, error, trace)
@@ -262,15 +269,26 @@ def _join(MPI: Any) -> None:
             )
             abort()
 
+    sys.excepthook = excepthook
+
+
+def _join(MPI: Any) -> None:
+    """Share the machine with its other ranks, and have them learn of this one's end."""
+    global _watched
+    if _watched is not None:
+        return
+    world, pid = MPI.COMM_WORLD, os.getpid()
+    local = world.Split_type(MPI.COMM_TYPE_SHARED)
+    share_cores(local.allgather(cores()))
+    _watched = watched = Watched(local, world.Get_rank(), world.Get_size())
+
     def at_exit() -> None:
         if os.getpid() == pid:
-            if GroupMember.WORLD is not None:
-                with contextlib.suppress(RuntimeError):  # which the others raise too
-                    GroupMember.WORLD.start("nothing more, as its program ended").wait()
+            works = [(g, g.start(ENDED)) for g in _groups if not g.over]
+            for g, work in works:
+                g.finish(work)
             watched.farewell()
 
-    watched = _watched
-    sys.excepthook = excepthook
     atexit.register(at_exit)
 
 
@@ -310,7 +328,12 @@ def new_group(ranks: Sequence[int] | None = None, **settings: Any) -> Any:
 
 
 def destroy_process_group(group: ProcessGroup | None = None) -> None:
-    """End a group, by default that of all processes; all its ranks have to call this."""
+    """End a group, by default that of all processes; all its ranks have to call this.
+
+    Without effect for `GroupMember.NON_GROUP_MEMBER`.
+    """
+    if group is GroupMember.NON_GROUP_MEMBER:
+        return
     if group is None or group is GroupMember.WORLD:
         group, GroupMember.WORLD = world(), None
     group.start("destroy_process_group()").wait()

@@ -15,11 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
 READY = FAREWELL = b"."
-TOGETHER = 0.01  # seconds within which all processes of a machine end that MPI ends
 LONGEST = 60  # characters of a temporary folder, as addresses of sockets have 100
 PATIENCE = 60.0  # seconds until all ranks are connected
 
@@ -32,26 +30,20 @@ class Watched:
         self._pid = os.getpid()
         if not hasattr(socket, "AF_UNIX"):  # on Windows MPI's own message has to do
             return
-        folder = address = ""
-        if local.Get_rank() == 0:
-            place = None if len(tempfile.gettempdir()) < LONGEST else "/tmp"
-            folder = tempfile.mkdtemp(prefix="minitensor-", dir=place)
-            address = os.path.join(folder, "ranks")
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(address)
-                listener.listen(local.Get_size())
-                _start(listener, local.Get_size(), size)
-        address = local.bcast(address)
-        self._connection = socket.socket(socket.AF_UNIX)
+        address = ""
         with contextlib.suppress(OSError):  # then this machine's ranks are not watched
-            self._connection.connect(address)
-            self._connection.sendall(f"{rank} {self._pid}\n".encode())
-            self._connection.settimeout(PATIENCE)
-            self._connection.recv(1)  # it is watched now
-        os.register_at_fork(after_in_child=self._connection.close)  # which is not the rank
+            if local.Get_rank() == 0:
+                address = _start(local.Get_size(), size)
+        address = local.bcast(address)
+        with contextlib.suppress(OSError):
+            if address:
+                self._connection = socket.socket(socket.AF_UNIX)
+                os.register_at_fork(after_in_child=self._connection.close)  # which is not the rank
+                self._connection.connect(address)
+                self._connection.sendall(f"{rank} {self._pid}\n".encode())
+                self._connection.settimeout(PATIENCE)
+                self._connection.recv(1)  # it is watched now
         local.Barrier()
-        if folder:
-            shutil.rmtree(folder)
 
     def farewell(self) -> None:
         """Say that this rank is about to end."""
@@ -60,58 +52,63 @@ class Watched:
                 self._connection.send(FAREWELL)
 
 
-def _start(listener: socket.socket, local: int, size: int) -> None:
-    """Start the process that watches, with a listening socket that it inherits."""
-    process = subprocess.Popen(
-        [sys.executable, "-IS", __file__, str(listener.fileno()), str(local), str(size)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[listener.fileno()],
-        start_new_session=True,
-    )
+def _start(local: int, size: int) -> str:
+    """Start the process that watches `local` ranks; returns the address at which it listens.
+
+    It inherits the socket, and removes the folder of the address.
+    """
+    place = None if len(tempfile.gettempdir()) < LONGEST else "/tmp"
+    folder = tempfile.mkdtemp(prefix="minitensor-", dir=place)
+    address = os.path.join(folder, "ranks")
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(local)
+            number = listener.fileno()
+            process = subprocess.Popen(
+                [sys.executable, "-IS", __file__, folder, str(number), str(local), str(size)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[number],
+                start_new_session=True,
+            )
+    except OSError:
+        shutil.rmtree(folder)
+        raise
     process.returncode = 0  # nobody waits for it
+    return address
 
 
 def main() -> None:
     """Watch the ranks of this machine, and name the first that is killed."""
-    number, local, size = map(int, sys.argv[1:])
+    folder, (number, local, size) = sys.argv[1], map(int, sys.argv[2:])
     ranks: dict[socket.socket, tuple[int, int]] = {}
     with socket.socket(fileno=number) as listener, selectors.DefaultSelector() as selector:
         listener.settimeout(PATIENCE)
-        for _ in range(local):
-            try:
+        try:
+            for _ in range(local):
                 connection, _ = listener.accept()
-            except TimeoutError:
-                return
-            words = connection.makefile("rb", buffering=0).readline().split()
-            ranks[connection] = int(words[0]), int(words[1])
-            selector.register(connection, selectors.EVENT_READ)
-        for connection in ranks:
-            connection.send(READY)
-        said, ended = _events(selector, None)
-        if said:  # a rank ends as it should, or has told its error itself
+                words = connection.makefile("rb", buffering=0).readline().split()
+                ranks[connection] = int(words[0]), int(words[1])
+                selector.register(connection, selectors.EVENT_READ)
+        except TimeoutError:
             return
-        if 1 < local < size:  # is it MPI, for a rank on another machine?
-            time.sleep(TOGETHER)
-            if len(ended) + len(_events(selector, 0)[1]) == local:
-                return
-        rank, pid = ranks[ended[0]]
-        host = socket.gethostname()
-        sys.stderr.write(
-            f"rank {rank} of {size} failed: process {pid} on {host} was killed or crashed\n"
-        )
-
-
-def _events(selector: selectors.BaseSelector, timeout: float | None) -> tuple[bool, list[Any]]:
-    """Return whether a rank said farewell, and the connections that ended, the first one first."""
-    said, ended = False, []
-    for key, _ in selector.select(timeout):
-        if key.fileobj.recv(64):  # type: ignore[union-attr]
-            said = True
-        else:
-            selector.unregister(key.fileobj)
-            ended.append(key.fileobj)
-    return said, ended
+        finally:
+            shutil.rmtree(folder)
+        for connection in ranks:
+            with contextlib.suppress(OSError):  # killed already
+                connection.send(READY)
+        keys = [key for key, _ in selector.select()]
+    ended: list[Any] = [key.fileobj for key in keys if not key.fileobj.recv(64)]  # type: ignore[union-attr]
+    if len(ended) < len(keys):  # a rank ends as it should, or has told its error itself
+        return
+    rank, pid = ranks[ended[0]]
+    # For a rank on another machine MPI ends all ranks on this one.
+    doubt = ", or was ended by MPI" if local < size else ""
+    sys.stderr.write(
+        f"rank {rank} of {size} failed: process {pid} on {socket.gethostname()} was killed or "
+        f"crashed{doubt}\n"
+    )
 
 
 if __name__ == "__main__":
