@@ -90,7 +90,7 @@ case ${1-} in
 --part)
     shift
     few=(-k "not float64 and not lengths_around_vectors")
-    { sizes neon 97 && run $(files machines chain) "${few[@]}" "$@"; } &
+    { sizes neon 97 && run $(files machines) "${few[@]}" "$@"; } &
     failed=0
     run $(files softmax linear norm attention) "${few[@]}" "$@" || failed=$?
     wait $!
