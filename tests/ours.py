@@ -48,7 +48,7 @@ OURS: dict[str, list[str]] = {
     "minitensor.nn.utils.parametrize": [],
     "minitensor.optim": [],
     "minitensor.optim.lr_scheduler": ["InverseSqrtLR"],
-    "minitensor.random": ["exact_dropout"],
+    "minitensor.random": ["exact_dropout", "part_of_batch"],
     "minitensor.testing": [
         "Rand",
         "Report",
