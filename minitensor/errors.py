@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = str(Path(__file__).parent) + os.sep
-_ABOVE = tuple(f"{_PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
+PACKAGE = str(Path(__file__).parent) + os.sep
+_ABOVE = tuple(f"{PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
 
 
 @functools.cache
 def is_library(file: str) -> bool:
     """Return True if a source file is the library's own; its models and tools are code above it."""
-    return file.startswith(_PACKAGE) and not file.startswith(_ABOVE)
+    return file.startswith(PACKAGE) and not file.startswith(_ABOVE)
 
 
 class Running(threading.local):

@@ -139,6 +139,19 @@ def test_what_is_not_replayed_is_drawn_as_it_is_with_the_reason() -> None:
     assert "item() reads a tensor's numbers" in note
 
 
+def test_a_program_that_settles_after_two_calls_is_drawn_and_measured() -> None:
+    def program(x: mt.Tensor) -> mt.Tensor:
+        if len(made) < 2:
+            made.append(x)
+        return x.exp() * len(made)
+
+    made: list[mt.Tensor] = []
+    graph = trace(mt.compile(program), mt.randn(4))
+    assert not graph.notes
+    made.clear()
+    assert usage(mt.compile(program), mt.randn(4)).forward
+
+
 def test_the_difference_is_what_rules_rewrote(graphs: tuple[Graph, Graph]) -> None:
     plain, graph = graphs
     found = plain.diff(graph)

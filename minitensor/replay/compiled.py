@@ -123,6 +123,21 @@ class Compiled:
                 entry.plans.remove(plan)
         return _AS_IT_IS
 
+    def recorded(self, inputs: Any, options: Any) -> Entry:
+        """Call until a recording is kept, and return it.
+
+        The first ones may show code that was not known, or change something, as what is made once.
+        NotReplayable if none is made here.
+        """
+        for _ in range(_SHOWN + 1):
+            self(*inputs, **options)
+            if self.kinds:
+                (entry,) = self.entries
+                return entry
+        raise NotReplayable(
+            "without compiled kernels, or with PyTorch's dropout, nothing is recorded"
+        )
+
     def traced(self, inputs: Any, options: Any) -> Any:
         """Return the program that `graph.trace` runs for a call, and why it is not replayed."""
         from .traced import traced

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor
-from ..errors import is_library
+from ..errors import PACKAGE, is_library
 from ..nn.module import Module
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
@@ -330,9 +330,14 @@ def _numbers_ahead(x: Any) -> bytes:
 
 
 def _is_foreign(file: str | None) -> bool:
-    """Return True for a source file of this library, of Python or of an installed package."""
+    """Return True for a source file of this library, of Python or of an installed package.
+
+    The models that come with this library are none, wherever it is installed.
+    """
     file = file or ""
-    return is_library(file) or "site-packages" in file or file.startswith(_PYTHON)
+    if file.startswith(PACKAGE):
+        return is_library(file)
+    return "site-packages" in file or file.startswith(_PYTHON)
 
 
 def _file(kind: type) -> str:

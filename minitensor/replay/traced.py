@@ -16,6 +16,7 @@ from ..graph.program import Program
 from ..random import default_generator
 from .graph import Call
 from .graph import Graph as Calls
+from .plan import NotReplayable
 from .values import arguments, formed
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ class Rewritten(Program):
             with self, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the reason is a note of the graph
                 super().run()  # which may make what it keeps, such as a table of positions
-                calls(*self.inputs, **self.options)
+                self.entry = calls.recorded(self.inputs, self.options)
+        except NotReplayable as error:
+            return str(error)
         finally:
             default_generator.set_state(start)
-        (self.entry,) = calls.entries
         return str(self.entry.reason)
 
     def run(self) -> Any:
