@@ -25,14 +25,11 @@ from typing import Any
 
 import minitensor as mt
 from minitensor import Tensor, nn
+from minitensor.distributed.launch import launched
 from minitensor.optim import Optimizer
 
 from .command import FAULTS, InputError, python, require, sentence
 from .task import Task
-
-# What tells a process how many were started, and its rank: MPICH, Intel MPI and MS-MPI; Open MPI.
-STARTED = (("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
-
 
 Loss = Callable[[Any], Tensor]
 
@@ -210,10 +207,8 @@ class _Learner(nn.Module):
 
 def started() -> Ranks:
     """Return the ranks that mpiexec started; this process alone without it."""
-    for size, rank in STARTED:
-        if size in os.environ:
-            return Ranks(int(os.environ.get(rank, 0)), int(os.environ[size]))
-    return ALONE
+    found = launched()
+    return Ranks(int(found.get("RANK", 0)), int(found.get("WORLD_SIZE", 1)))
 
 
 def together(run: Callable[[Ranks], int], **options: bool) -> int:

@@ -75,6 +75,12 @@ class WritingSettings(Settings):
         """Raise InputError for settings that contradict each other."""
         if self.text and self.tokens:
             raise InputError("give either --text or --tokens")
+        other = (WritingSettings.vocabulary, WritingSettings.vocabulary_size)
+        if self.tokens and (self.vocabulary, self.vocabulary_size) != other:
+            raise InputError(
+                "--tokens brings its vocabulary: --vocabulary and --vocabulary-size are for --text, "
+                "and for `tokenize`"
+            )
         try:
             self.config(1)
         except ValueError as error:

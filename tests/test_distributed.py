@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,9 +18,10 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor.data import DistributedSampler
 from minitensor.distributed import watch
+from minitensor.distributed.launch import find_mpiexec
 
 HERE = Path(__file__).parent
-MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
+MPIEXEC = find_mpiexec()
 SCRIPT = HERE / "scripts" / "distributed_training.py"
 RECORDED = HERE / "data" / "distributed_training.txt"
 pytestmark = [

@@ -188,7 +188,7 @@ def test_sentences_for_what_cannot_be_done(
     with pytest.raises(InputError, match="needs the program ip"):
         hosts.check_allowed()
     with pytest.raises(InputError, match="mpiexec is not installed"):
-        hosts.find_mpiexec()
+        hosts.mpiexec_path()
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(InputError, match="of Linux"):
         hosts.check_allowed()
@@ -215,7 +215,7 @@ def spaces() -> list[str]:
 def permitted() -> None:
     """Skip where this user may not make namespaces, or MPI is missing."""
     try:
-        hosts.find_mpiexec()
+        hosts.mpiexec_path()
         hosts.check_allowed()
         wire.run("ip", "netns", "add", f"try-{os.getpid()}")
     except (InputError, OSError) as error:

@@ -501,6 +501,9 @@ def test_another_text_or_vocabulary_is_noticed(
     assert "corpus.json is missing" in capsys.readouterr().err
     assert main(["train", "--tokens", str(folder), "--text", "a", "--out", str(tmp_path)]) == 1
     assert "give either --text or --tokens" in capsys.readouterr().err
+    given = ["train", "--tokens", str(folder), "--vocabulary", "bpe", "--out", str(tmp_path)]
+    assert main(given) == 1
+    assert "--tokens brings its vocabulary" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("small")

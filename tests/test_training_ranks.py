@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from minitensor import random
+from minitensor.distributed.launch import find_mpiexec
 from minitensor.models import ranks as ranks_module
 from minitensor.models import translate
 from minitensor.models.bert import Pretraining
@@ -37,7 +38,7 @@ from minitensor.models.writing import WritingSettings
 from minitensor.serialize import load_file
 
 pytest.importorskip("mpi4py")
-MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+MPIEXEC = find_mpiexec()
 needs_mpiexec = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec")
 
 ROOT = Path(__file__).parents[1]

@@ -6,8 +6,8 @@ import os
 import runpy
 import sys
 
+from ..distributed.launch import launched
 from . import install
-from .distributed import launched
 
 USAGE = """usage: python -m minitensor.compat script.py args...
        python -m minitensor.compat -m module args...

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing as _python
-import os
 from collections.abc import Callable
 from typing import Any
 
 from ..distributed import default_hooks, is_available
+from ..distributed.launch import launched
 from ..names import show
 from .answers import answer, namespace
 
@@ -20,25 +20,6 @@ __all__ = [
 
 is_nccl_available = is_gloo_available = is_torchelastic_launched = answer(False)
 is_mpi_available = is_available
-
-# Of the processes that mpiexec starts, as its kinds tell it: torchrun's name, then mpich's and Open
-# MPI's.
-_VARIABLES = (
-    ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"),
-    ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"),
-    ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-)
-
-
-def launched() -> dict[str, str]:
-    """Return what torchrun would have set in the environment, if mpiexec started this process."""
-    found = {}
-    for name, *others in _VARIABLES:
-        for other in others:
-            if other in os.environ:
-                found[name] = os.environ[other]
-    return found
 
 
 def spawn(

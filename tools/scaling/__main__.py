@@ -144,7 +144,7 @@ def measure(options: argparse.Namespace) -> int:
     counts = [2**power for power in range(most.bit_length())]
     print(f"{describe().replace(' threads', ' cores')}, one thread a rank")
     with contextlib.ExitStack() as stack:
-        local = Job([hosts.find_mpiexec()])
+        local = Job([hosts.mpiexec_path()])
         if options.hosts:
             place = f"{most} imitated hosts, {options.delay * 1e3:g} ms and {options.rate}"
             started = hosts.imitated(most, options.delay, options.rate)

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from minitensor.distributed.launch import find_mpiexec
 from minitensor.models.command import InputError
 
 from .wire import DEVICE, SUBNET, TUN
@@ -51,7 +52,7 @@ def imitated(count: int, delay: float, rate: str) -> Iterator[list[str]]:
     - delay: in seconds, of each packet from one host to another.
     - rate: of what each host sends, as `tc` writes it: 1gbit, 100mbit.
     """
-    mpiexec = find_mpiexec()
+    mpiexec = mpiexec_path()
     check_allowed()
     name = f"minitensor-{os.getpid()}"
     script = str(Path(__file__).with_name("wire.py"))
@@ -85,10 +86,9 @@ def imitated(count: int, delay: float, rate: str) -> Iterator[list[str]]:
         wire.stdout.close()
 
 
-def find_mpiexec() -> str:
-    """Return the path of mpiexec, that of this Python's environment first; InputError if none."""
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec")
+def mpiexec_path() -> str:
+    """Return the path of mpiexec; InputError if there is none."""
+    found = find_mpiexec()
     if found is None:
         raise InputError("mpiexec is not installed: pip install mpich mpi4py (the extra mpi)")
     return found
