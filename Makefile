@@ -65,9 +65,9 @@ widths: $(VENV)/test.installed
 		MINITENSOR_SIMD=$$simd $(RUN) -m pytest -n auto --dist loadfile tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
 	done
 
-# Pictures, printed by Graphviz, and the page in node and a real Chromium; what is not installed is skipped.
+# Pictures, pages and the walkthrough; what runs in Graphviz, node and a real Chromium is skipped without them.
 pages: $(VENV)/test.installed $(VENV)/browser.installed
-	$(RUN) -m pytest -n auto --dist loadfile -rs -m pages tests/test_graph_*.py tests/test_walkthrough_html.py $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m pages tests/test_graph_*.py tests/test_walkthrough*.py $(ARGS)
 
 # The same tests with each Python and with the oldest packages, by tox's table in pyproject.toml; some 5 minutes
 # each. TOXENV=oldest,3.14 chooses, ARGS="tests/test_ops.py ..." too.

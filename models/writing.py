@@ -78,8 +78,8 @@ class WritingSettings(Settings):
         other = (WritingSettings.vocabulary, WritingSettings.vocabulary_size)
         if self.tokens and (self.vocabulary, self.vocabulary_size) != other:
             raise InputError(
-                "--tokens brings its vocabulary: --vocabulary and --vocabulary-size are for --text, "
-                "and for `tokenize`"
+                "--tokens brings its vocabulary: --vocabulary and --vocabulary-size are options of "
+                "--text, and of `tokenize`"
             )
         try:
             self.config(1)

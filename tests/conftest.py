@@ -48,7 +48,7 @@ GROUPS = {
     "wheel": "build and install the package (make wheel)",
     "compiled": "compare compiled with uncompiled (make compiled)",
     "ranks": "start programs of several processes (make ranks)",
-    "pages": "run Graphviz, node or Chromium (make pages)",
+    "pages": "draw pictures and pages, some by Graphviz, node and Chromium (make pages)",
 }
 
 

@@ -14,6 +14,8 @@ from minitensor.serialize import load_file, save_file
 from minitensor.tools import gradcheck
 from minitensor.tools.graph import main
 
+pytestmark = pytest.mark.pages
+
 CODE = """
 import minitensor as mt
 from minitensor import nn

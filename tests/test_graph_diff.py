@@ -16,6 +16,8 @@ from minitensor.graph.diff import Difference
 from minitensor.graph.diff import difference as diff
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.pages
+
 DIMS = {"N": 3, "S": 7, "L": 5, "E": 16, "H": 2, "F": 32, "V": 23}
 
 

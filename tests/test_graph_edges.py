@@ -24,6 +24,8 @@ from minitensor.graph.page import Page
 from minitensor.graph.scene import Link
 from minitensor.graph.view import view
 
+pytestmark = pytest.mark.pages
+
 FOREIGN = sorted(p.stem for p in (Path(__file__).parent / "foreign").glob("[a-z]*.py"))
 INCLUDED = ["attention", "bert", "gpt", "recurrent", "vit"]
 PROGRAMS = [f"models.{name}" for name in INCLUDED] + [f"foreign.{name}" for name in FOREIGN]

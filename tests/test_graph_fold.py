@@ -19,6 +19,8 @@ from minitensor.graph.scene import PAGE, Box, Edge, Link, Scene, Tree
 from minitensor.graph.view import LEVELS, LIMIT, view
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.pages
+
 
 class Builder:
     """Writes a graph by hand: `op` adds a node and returns its first output."""

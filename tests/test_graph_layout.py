@@ -24,6 +24,8 @@ from minitensor.graph.scene import Edge, Scene
 from minitensor.graph.view import LEVELS, view
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.pages
+
 __all__ = ["chromium"]  # the fixture
 
 FOREIGN = sorted(

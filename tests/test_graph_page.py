@@ -35,6 +35,8 @@ from minitensor.graph.view import LEVELS, Options, View
 from models.transformer import Transformer, TransformerConfig
 from tools.graph import main
 
+pytestmark = pytest.mark.pages
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 

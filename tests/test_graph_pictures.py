@@ -26,6 +26,8 @@ from minitensor.graph.scene import Box, Edge, Scene, Tree
 from minitensor.graph.view import View, view
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.pages
+
 SVG = "{http://www.w3.org/2000/svg}"
 DIMS = {"N": 2, "M": 7, "M_target": 5, "E": 16, "nhead": 4, "F": 34, "vocab_size": 13}
 

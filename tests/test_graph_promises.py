@@ -19,6 +19,8 @@ from minitensor.graph.fold import fold
 from minitensor.graph.view import LEVELS, view
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.pages
+
 DIMS = {"N": 3, "S": 11, "L": 7, "E": 32, "H": 4, "F": 64, "V": 23, "V_source": 19}
 
 

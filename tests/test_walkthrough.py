@@ -24,6 +24,8 @@ from minitensor.models.walkthrough.finder import Finder
 from minitensor.models.walkthrough.training import LONGEST
 from minitensor.tools import walkthrough as tool
 
+pytestmark = pytest.mark.pages
+
 TARGETS = tool.TARGETS
 TRAINED = [target for target in TARGETS if target != "attention"]
 

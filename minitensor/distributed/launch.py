@@ -1,4 +1,4 @@
-"""What tells a process of others: the variables that mpiexec sets, without an MPI library."""
+"""How processes are started: the variables that mpiexec sets in each, and where mpiexec is."""
 
 from __future__ import annotations
 
