@@ -1,4 +1,4 @@
-"""How processes are started: the variables that mpiexec sets in each, and where mpiexec is."""
+"""The start of processes: the variables that mpiexec sets in each, and the path of mpiexec."""
 
 from __future__ import annotations
 
