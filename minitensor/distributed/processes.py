@@ -14,6 +14,7 @@ import atexit
 import functools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -304,6 +305,7 @@ def abort(code: int = 1) -> None:
 
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(0.3)  # as mpiexec ends without reading what is left, the reason may be lost
     if _watched is not None:
         _watched.farewell()
     MPI.COMM_WORLD.Abort(code)
