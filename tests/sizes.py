@@ -28,7 +28,6 @@ from minitensor.kernels.simd import BFLOAT16, SIMD
 
 MOST = 70
 ROOM = 8  # rows and columns around
-CHECKSUMS = {5: 2999072490}  # of products rounded to bfloat16, by the step between sizes
 
 
 def placed(x: np.ndarray, columns: bool, offset: int) -> np.ndarray:
@@ -94,5 +93,4 @@ if __name__ == "__main__":
         module["_layouts"].clear()  # also of shapes that were multiplied before
         with rounding(True):
             count, checksum = check(np.float32, every, rounds=True)
-        assert SIMD.startswith("neon") or checksum == CHECKSUMS.get(every, checksum), checksum
         print(f"{SIMD} bfloat16: {count} products equal NumPy's, checksum {checksum}")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
 import pytest
 from conftest import needs_torch
@@ -235,15 +236,30 @@ def test_a_weight_packed_beforehand_gives_the_same_bits(dtype: Any) -> None:
         packed.product(np.ascontiguousarray(x[:, 1:]))
 
 
-def test_all_sizes_without_compiled_kernels() -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MINITENSOR_SIMD", "avx512+bf16"),
+        ("MINITENSOR_SIMD", "avx2+bf16"),
+        ("MINITENSOR_SIMD", "sse+bf16"),
+        ("NUMBA_DISABLE_JIT", "1"),
+    ],
+)
+def test_every_vector_width(name: str, value: str) -> None:
+    features = llvmlite.binding.get_host_cpu_features()
+    width = value.removesuffix("+bf16")
+    if width.startswith("avx") and not features.get(width.replace("512", "512f")):
+        pytest.skip(f"this processor has no {width}")
     found = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("sizes.py")), "29"],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        env={**os.environ, name: value},
         capture_output=True,
         text=True,
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count("equal NumPy's") == 2
+    assert found.stdout.count("equal NumPy's") == (3 if value.endswith("+bf16") else 2)
+    if value.endswith("+bf16"):  # the same bits in hardware and in software
+        assert "checksum 2874465563" in found.stdout
 
 
 def test_an_unknown_vector_width_is_refused() -> None:
