@@ -208,7 +208,9 @@ class _Learner(nn.Module):
 def started() -> Ranks:
     """Return the ranks that mpiexec started; this process alone without it."""
     found = launched()
-    return Ranks(int(found.get("RANK", 0)), int(found.get("WORLD_SIZE", 1)))
+    if "WORLD_SIZE" not in found:
+        return ALONE
+    return Ranks(int(found.get("RANK", 0)), int(found["WORLD_SIZE"]))
 
 
 def together(run: Callable[[Ranks], int], **options: bool) -> int:
