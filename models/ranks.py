@@ -232,7 +232,7 @@ def together(run: Callable[[Ranks], int], **options: bool) -> int:
             raise
         return 1
     except FAULTS as error:
-        print(f"error: rank {ranks.rank} of {ranks.size}: {sentence(error)}", file=sys.stderr)
+        sys.stderr.write(f"error: rank {ranks.rank} of {ranks.size}: {sentence(error)}\n")
         return end(1)
     except KeyboardInterrupt as stopped:
         if not ranks.first:

@@ -34,8 +34,13 @@ pytestmark = [
 
 
 def run(count: int, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments in `count` processes; in one without mpiexec if that is 0."""
-    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"} | variables
+    """Run Python with these arguments in `count` processes; in one without mpiexec if that is 0.
+
+    They print by whole lines: unbuffered, `print` writes the end of a line apart, and the lines of
+    two ranks mix.
+    """
+    left = {"NUMBA_NUM_THREADS", "PYTHONUNBUFFERED"}
+    environment = {k: v for k, v in os.environ.items() if k not in left} | variables
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *sys.path])
     start = [str(MPIEXEC), "-n", str(count)] if count else []
     return subprocess.run(

@@ -265,9 +265,8 @@ def _abort_on_error(MPI: Any) -> None:
         before(kind, error, trace)
         if os.getpid() == pid and not MPI.Is_finalized():
             sentence = "".join(traceback.format_exception_only(kind, error)).strip()
-            print(
-                f"rank {world.Get_rank()} of {world.Get_size()} failed: {sentence}", file=sys.stderr
-            )
+            rank = f"rank {world.Get_rank()} of {world.Get_size()}"
+            sys.stderr.write(f"{rank} failed: {sentence}\n")  # at once: lines of ranks would mix
             abort()
 
     sys.excepthook = excepthook
