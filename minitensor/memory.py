@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +36,15 @@ _hits = _misses = 0
 class _Buffer(np.ndarray):
     """A buffer of the pool."""
 
-    home: list[_Buffer]  # its free list
+    home: list[_Buffer] | deque[_Buffer]  # its free list
     start: int  # offset of its first whole cache line
     since: int  # the number of misses when it was last freed
     lent: int  # in an arena: its clock when this buffer was last lent
     count: int  # and for how many bytes at most, at that time
+    loans: int  # and how often in all
+
+
+_NOWHERE: deque[_Buffer] = deque(maxlen=0)  # the free list of a buffer that nobody waits for
 
 
 class _Loan(np.ndarray):
@@ -148,13 +153,22 @@ class Arena:
         else:
             buffer = _Buffer((_size(number) + _LINE,), np.uint8)
             buffer.home = self._free.setdefault(number, [])
-            buffer.start, buffer.lent = -buffer.ctypes.data % _LINE, -1
+            buffer.start, buffer.lent, buffer.loans = -buffer.ctypes.data % _LINE, -1, 0
             self.buffers.append(buffer)
         before = buffer.count if buffer.lent == self.clock else 0
         buffer.lent, buffer.count = self.clock, max(count, before)
+        buffer.loans += 1
         out = np.ndarray(shape, dtype, buffer.view(_Loan), buffer.start)
         self.made.append((buffer, out.shape, dtype))
         return out
+
+    def give_away(self, buffer: _Buffer) -> bool:
+        """Do without a buffer that has only been lent once; return whether it is."""
+        given = buffer.loans == 1
+        if given:
+            self.buffers = [b for b in self.buffers if b is not buffer]
+            buffer.home = _NOWHERE
+        return given
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -103,10 +104,10 @@ class Recording(Observer):
         self.calls: list[Call] = []
         self.departures: list[Departure] = []
         self.inputs: list[int] = []
-        # By the id() of an array: its value, and the version of its memory at that time.
-        self._known: dict[int, tuple[int, list[int] | None, int]] = {}
-        self._memory: set[int] = set()  # of all results, by the id() of the array that owns it
-        self._kept: list[Any] = []  # so that no id() is given twice
+        # By the id() of an array: it, its value, and the version of its memory at that time.
+        # None is kept alive, so that a recorded run needs no more memory than another.
+        self._known: dict[int, tuple[weakref.ref[np.ndarray], int, list[int] | None, int]] = {}
+        self._memory: dict[int, weakref.ref[np.ndarray]] = {}  # the owners of that of results
         # Functions that run and are recorded as a whole: where their calls begin, their arguments.
         self._running: list[tuple[FrameType, int, list[Any]]] = []
 
@@ -137,9 +138,9 @@ class Recording(Observer):
         """Return the value that a tensor or array is, a new one if no recorded op made it."""
         array = x._array if isinstance(x, Tensor) else x
         known = self._known.get(id(array))
-        if known is None:
+        if known is None or known[0]() is not array:
             return self._leaf(x, array)
-        number, box, version = known
+        _, number, box, version = known
         if box is not None and box[0] != version and isinstance(x, Tensor) and x._view is not None:
             # The memory has changed since: the view is made again, unseen by other observers.
             with Mode(observers=(self,)):
@@ -147,12 +148,16 @@ class Recording(Observer):
             self._keep(x, number)
         return number
 
+    def _knows(self, t: Tensor) -> bool:
+        known = self._known.get(id(t._array))
+        return known is not None and known[0]() is t._array
+
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         name = self.names.tensors.get(id(array), "")
         value = Value(array, array.shape, array.dtype, "weight" if name else "constant", name)
         if not name:
             value.array, value.line = array.copy(), line_of_user()  # the program may change it
-            if id(_owner(array)) in self._memory:
+            if noted(self._memory, _owner(array)):
                 raise RuntimeError(
                     f"export: at {value.line}, a tensor of shape {array.shape} was made of another "
                     "one's memory outside of the ops, so the file would hold its numbers and not "
@@ -168,13 +173,12 @@ class Recording(Observer):
 
     def _keep(self, x: Any, number: int) -> None:
         array, box = (x._array, x._version_box) if isinstance(x, Tensor) else (x, None)
-        self._kept.append((x, array))
-        self._known[id(array)] = number, box, box[0] if box is not None else 0
+        self._known[id(array)] = weakref.ref(array), number, box, box[0] if box is not None else 0
 
     def _made(self, out: Tensor) -> int:
         number = self._add(Value(None, out._array.shape, out._array.dtype))
         self._keep(out, number)
-        self._memory.add(id(_owner(out._array)))
+        note(self._memory, _owner(out._array))
         return number
 
     def _argument(self, x: Any) -> Any:
@@ -193,7 +197,7 @@ class Recording(Observer):
         """Record an op that has run, or the ops of its decomposition."""
         kind = type(run)
         if not isinstance(run, Op):  # a Function, whose ops have been recorded
-            if all(id(out._array) in self._known for out in outs):
+            if all(map(self._knows, outs)):
                 return
         elif self.opens(kind):
             made = kind.decomposition(*args, **kwargs)
@@ -217,7 +221,7 @@ class Recording(Observer):
         base = target._base
         if base is not None and base._array is not target._array:
             assert target._view is not None
-            before, *_ = self._known[id(base._array)]
+            _, before, *_ = self._known[id(base._array)]
             every: Tensor = wrap(np.arange(base._array.size))
             places = View.apply(every, shape=base._array.shape)
             places = replay(target._view.functions, places, relaxed=True)
@@ -258,7 +262,7 @@ class Recording(Observer):
         user, t = frame.f_back, frame.f_locals.get("self")
         if user is None or is_library(user.f_code.co_filename) or not isinstance(t, Tensor):
             return
-        if id(t._array) in self._known:
+        if self._knows(t):
             self.departures.append(
                 Departure(_LEAVING[frame.f_code], self.number(t), line_of_user())
             )
@@ -282,6 +286,17 @@ class Recording(Observer):
             self.calls.pop()
         args = found["input"], found["lengths"], found["batch_first"]
         self._call("Pack", args, {}, [result.data])
+
+
+def note(arrays: dict[int, weakref.ref[np.ndarray]], array: np.ndarray) -> None:
+    """Note an array by its id(), which another one may get when it dies."""
+    arrays[id(array)] = weakref.ref(array)
+
+
+def noted(arrays: Mapping[int, weakref.ref[np.ndarray]], array: np.ndarray) -> bool:
+    """Return True if it is this array that was noted by its id()."""
+    found = arrays.get(id(array))
+    return found is not None and found() is array
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

@@ -224,6 +224,37 @@ def test_an_input_that_needs_no_gradient_gets_none() -> None:
         same_bits(a, b)
 
 
+@pytest.mark.parametrize(
+    ("steps", "outputs", "expected"),
+    [
+        ([("Tanh", 0)], [2], (set(), (2,))),  # from the result alone
+        ([("Silu", 0), ("Mul", 2, 1)], [3], ({0, 1}, ())),
+        ([("Sigmoid", 0), ("Mul", 2, 1)], [2, 3], ({1}, (2,))),
+        ([("Mul", 0, 1), ("Exp", 2)], [3], ({0, 1}, ())),  # the result would be one more
+        ([("Add", 0, 1), ("Exp", 2)], [3], (set(), (3,))),
+        ([("Add", 0, 1), ("Sub", 2, 0.5)], [3], (set(), ())),
+    ],
+)
+def test_gradients_are_computed_from_few_arrays(steps: Any, outputs: Any, expected: Any) -> None:
+    noise = np.random.RandomState(5)
+    program = Program(2, steps, outputs)
+    assert program.saved((True, True)) == expected
+    x, y = tensors(noise, ["number"] * 2, [(6, 9)] * 2, np.float32, -1)
+    mine, other = both(program, [x, y])
+    for a, b in zip(mine, other, strict=True):
+        same_bits(a, b)
+
+
+def test_a_result_that_backward_needs_may_not_change() -> None:
+    x = wrap(np.ones(3, np.float32)).requires_grad_()
+    y = Chain.apply(x, program=Program(1, [("Tanh", 0)], [1]))
+    with mt.no_grad():
+        x.mul_(2)  # which it does not need
+        y.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 def test_equal_results_are_not_one_array() -> None:
     x = wrap(np.arange(3.0))
     program = Program(1, [("Neg", 0), ("Neg", 0)], [1, 2])

@@ -26,6 +26,7 @@ from compile_cases import Net, grads
 
 import minitensor as mt
 from minitensor import nn
+from minitensor.kernels.gemm import Workspace
 from minitensor.kernels.jit import COMPILED
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
@@ -346,6 +347,63 @@ def test_memory_does_not_grow_from_call_to_call() -> None:
     now = mt.memory.stats()  # type: ignore[attr-defined]
     assert now.used <= used.used
     assert now.misses == used.misses
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_the_first_calls_need_little_more_memory_than_uncompiled() -> None:
+    layers = [layer for _ in range(20) for layer in (nn.Linear(256, 256), nn.Tanh())]
+    model = nn.Sequential(*layers)
+    x = mt.randn(2048, 256)
+    peaks = []
+    for function in (model, mt.compile(model)):
+        for _ in range(3):  # recorded, traced, replayed
+            gc.collect()
+            mt.memory.release()  # type: ignore[attr-defined]
+            tracemalloc.start()
+            model.zero_grad()
+            function(x).square().mean().backward()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    plain = max(peaks[:3])
+    assert plain > 20 * x.nbytes
+    assert max(peaks[3:]) < 1.25 * plain, peaks
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_memory_of_the_first_gradients_is_not_kept() -> None:
+    layer = nn.Linear(512, 512)
+    compiled = mt.compile(layer)
+    for _ in range(3):
+        layer.zero_grad()
+        compiled(mt.ones(2, 512)).sum().backward()
+    (entry,) = calls_of(compiled).entries
+    assert {plan.arena.size < layer.weight.nbytes for plan in entry.plans} == {True}
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.tolist() == [[2.0] * 512] * 512
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_a_plan_outlives_the_workspace_that_it_was_made_with() -> None:
+    layer = nn.Linear(128, 128)
+    compiled = mt.compile(layer)
+    x = mt.randn(64, 128)
+
+    def gradient(function: Any) -> tuple[bytes, bytes]:
+        layer.zero_grad()
+        y = function(x)
+        y.square().sum().backward()
+        return y.detach().numpy().tobytes(), layer.weight.grad.numpy().tobytes()
+
+    expected = gradient(layer)
+    for _ in range(3):
+        assert gradient(compiled) == expected
+    (entry,) = calls_of(compiled).entries
+    plans = [*entry.plans]
+    for workspace in Workspace.every:
+        workspace.grow(2 * workspace.size)
+    assert gradient(layer) == expected
+    assert gradient(compiled) == expected
+    assert entry.plans == plans
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")

@@ -57,6 +57,7 @@ class State(threading.local):
 
     def __init__(self) -> None:
         self.grad = True  # record ops for the backward pass
+        self.twice = True  # and keep what the gradient of a gradient needs
         self.observers: tuple[Observer, ...] = ()  # innermost first
         # `quietly(rule, ...)` calls a rule in a context in which NumPy gives inf and NaN without
         # a warning; np.errstate takes ten times longer.

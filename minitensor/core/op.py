@@ -180,7 +180,7 @@ class Op(Node, Registered, abstract=True):
             meta.append((shape, dtype))
         if self._saved is not NOTHING:
             self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
-        if self.fused:
+        if self.fused and state.twice:
             self._inputs = SavedTensors.of_rule(tuple(arrays), args, arrays, self.edges, ())
             self._kwargs = kwargs
 

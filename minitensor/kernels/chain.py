@@ -276,6 +276,7 @@ class Code:
     - rows: the instructions (rows, _ROW); the first `once` of them run before the blocks.
     - constants: those of the instructions, in float64.
     - registers: how many there are.
+    - reads: the numbers of the inputs that are read.
     - sums: the layouts that results are summed to, by the numbers of the results.
     """
 
@@ -285,6 +286,7 @@ class Code:
     once: int
     constants: np.ndarray
     registers: int
+    reads: frozenset[int]
     sums: dict[int, Layout]
 
 
@@ -418,6 +420,7 @@ def assemble(
         len(before),
         np.array(constants),
         registers,
+        frozenset(nodes[n][1] for n in wanted if nodes[n][0] == "input"),
         {i: layout for i, layout in enumerate(sums) if layout is not None},
     )
 
@@ -433,7 +436,8 @@ def run(
     No result may share memory with an input, also if the call is run again with other arrays.
     """
     dtype, size = code.dtype, code.size
-    inputs = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in inputs]
+    read = {n: x for n, x in enumerate(inputs) if n in code.reads}
+    read |= {n: x.copy() for n, x in read.items() if not x.flags.c_contiguous}
     outs = [memory.empty(shape, dtype) for shape in shapes]
     tasks = tasks_for(size * len(code.rows), SERIAL)
     written = outs
@@ -441,7 +445,8 @@ def run(
         written = list(outs)
         for number, (_, count) in code.sums.items():
             written[number] = memory.empty((tasks, count), np.float64)
-    arrays = [*map(address, inputs), address(code.constants), *map(address, written)]
+    given = [address(read[n]) if n in read else 0 for n in range(len(inputs))]
+    arrays = [*given, address(code.constants), *map(address, written)]
     words = arrays if not keys else [*arrays, *[word for key in keys for word in key_words(key)]]
     addresses = _packing(len(words))(*words)
     scratch_bytes = max(code.registers, _REGISTERS) * BLOCK_BYTES

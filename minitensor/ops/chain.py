@@ -236,6 +236,13 @@ class Plan(NamedTuple):
     returned: list[int | None]
 
 
+class Saved(NamedTuple):
+    """The numbers of the inputs and results that the gradients of a chain are computed from."""
+
+    inputs: set[int]
+    outputs: tuple[int, ...]
+
+
 class Program:
     """Elementwise ops in order.
 
@@ -255,7 +262,7 @@ class Program:
         keys = [a.number for step in steps for a in step if isinstance(a, Key)]
         self.keys = max(keys, default=-1) + 1
         self._plans: dict[Any, Plan] = {}
-        self._reads: dict[tuple[bool, ...], set[int]] = {}
+        self._saved: dict[tuple[bool, ...], Saved] = {}
 
     def _key(self) -> Any:
         return self.inputs, self.steps, self.outputs
@@ -278,7 +285,7 @@ class Program:
         """Return the results for the inputs.
 
         With `needs`, the gradients of the inputs, None where they need none; then arrays are the
-        inputs and the gradients of all outputs.
+        inputs, the gradients of all outputs, and the outputs that `saved` names.
         """
         key = needs, *[(x.shape, x.dtype.char) for x in arrays]
         plan = self._plans.get(key)
@@ -294,7 +301,7 @@ class Program:
 
     def _plan(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...] | None) -> Plan:
         shape = np.broadcast_shapes(*[x.shape for x in arrays])
-        tape, values = self.trace()
+        tape, values = self.trace(() if needs is None else self.saved(needs).outputs)
         layouts = [kernel.layout_of(x.shape, shape) for x in arrays]
         results: list[tuple[int, kernel.Layout | None]] = []  # nodes, and what they are summed to
         returned: list[int | None] = []
@@ -336,28 +343,48 @@ class Program:
             )
         return Plan(code, None in layouts, shapes, returned)
 
-    def trace(self) -> tuple[Tape, list[Value]]:
-        """Return the instructions, and the values of inputs and steps."""
+    def trace(self, known: Sequence[int] = ()) -> tuple[Tape, list[Value]]:
+        """Return the instructions, and the values of inputs and steps.
+
+        - known: the results that are not computed, but are inputs after the gradients of outputs.
+        """
         tape = Tape()
         values = [tape.value("input", number) for number in range(self.inputs)]
-        for name, *args in self.steps:
-            values.append(STEPS[name].forward(*_filled(args, values)))
+        first = self.inputs + len(self.outputs)
+        for number, (name, *args) in enumerate(self.steps, self.inputs):
+            if number in known:
+                values.append(tape.value("input", first + known.index(number)))
+            else:
+                values.append(STEPS[name].forward(*_filled(args, values)))
         return tape, values
 
-    def reads(self, needs: tuple[bool, ...]) -> set[int]:
-        """Return the inputs whose numbers the gradients depend on."""
-        found = self._reads.get(needs)
+    def saved(self, needs: tuple[bool, ...]) -> Saved:
+        """Return what gradients are computed from: inputs, and outputs where these suffice."""
+        found = self._saved.get(needs)
         if found is None:
-            tape, values = self.trace()
-            left = [g.number for g in self._differentiate(tape, values, needs) if g is not None]
-            found = self._reads[needs] = set()
-            for number in left:
-                name, *operands = tape.nodes[number]
-                if name == "input":
-                    found.add(operands[0])
-                elif name != "constant":
-                    left += [n for n in operands if type(n) is int and n not in left]
+            found = Saved(self._reads(needs, ()), ())
+            known = tuple(dict.fromkeys(self.outputs))
+            first = self.inputs + len(self.outputs)
+            reads = self._reads(needs, known)
+            if len(reads) <= len(found.inputs):
+                outputs = [n for place, n in enumerate(known) if first + place in reads]
+                found = Saved({n for n in reads if n < first}, tuple(outputs))
+            self._saved[needs] = found
         return found
+
+    def _reads(self, needs: tuple[bool, ...], known: Sequence[int]) -> set[int]:
+        """Return the inputs whose numbers the gradients depend on, if results are `known`."""
+        tape, values = self.trace(known)
+        left = [g.number for g in self._differentiate(tape, values, needs) if g is not None]
+        found = set()
+        for number in left:
+            name, *operands = tape.nodes[number]
+            if name == "input":
+                found.add(operands[0])
+            elif name != "constant":
+                left += [n for n in operands if type(n) is int and n not in left]
+        grads = range(self.inputs, self.inputs + len(self.outputs))
+        return found.difference(grads)
 
     def _differentiate(
         self, tape: Tape, values: list[Value], needs: tuple[bool, ...]
@@ -397,6 +424,11 @@ def _expanded(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     ]
 
 
+def _shape_of(x: np.ndarray) -> np.ndarray:
+    """Return an array of the shape and type of x that has none of its memory."""
+    return np.broadcast_to(np.zeros((), x.dtype), x.shape)
+
+
 def _filled(args: Sequence[Any], values: Sequence[Any]) -> list[Any]:
     """Return the arguments of a step with values in place of their numbers."""
     return [values[a] if type(a) is int else a for a in args]
@@ -406,8 +438,8 @@ class Chain(Op):
     """y = the results of a `program` of elementwise ops: (*), (*), ... -> (*) of one shape.
 
     Inputs broadcast. Floats have one type, the others are masks. dx is computed in one pass too,
-    from the inputs alone. RuntimeError for floats of several types, or another number of inputs or
-    random keys than the program's.
+    from the inputs, or from results that suffice in their place. RuntimeError for floats of several
+    types, or another number of inputs or random keys than the program's.
     """
 
     namespaces = ""
@@ -434,16 +466,18 @@ class Chain(Op):
             raise RuntimeError(
                 f"chain: expected floats of one type, got {[x.dtype.name for x in arrays]}"
             )
-        reads = program.reads(ctx.needs_input_grad)
-        # A view of an array whose numbers backward does not read: they may be changed until then.
-        kept = [x if number in reads else x.view() for number, x in enumerate(arrays)]
-        ctx.save(program, keys, *kept)
+        saved = program.saved(ctx.needs_input_grad)
+        # Of an array whose numbers backward does not read only the shape counts.
+        kept = [x if n in saved.inputs else _shape_of(x) for n, x in enumerate(arrays)]
         made = program.run(arrays, keys)
+        ctx.save(program, keys, *kept, *[made[program.outputs.index(n)] for n in saved.outputs])
         return made[0] if len(made) == 1 else tuple(made)
 
     def backward(ctx, *grads: np.ndarray) -> tuple[Any, ...]:
         program, keys, *arrays = ctx.saved
-        return tuple(program.run([*arrays, *grads], keys, ctx.needs_input_grad))
+        count = program.inputs
+        given = [*arrays[:count], *grads, *arrays[count:]]
+        return tuple(program.run(given, keys, ctx.needs_input_grad))
 
     @staticmethod
     def decomposition(*inputs: Tensor, program: Program, keys: tuple[int, ...] = ()) -> Any:

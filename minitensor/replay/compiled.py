@@ -315,12 +315,6 @@ class Plan:
             target._bump()
         return formed(self.form, found)
 
-    def _explain(self) -> None:
-        if self.explains:
-            from .explain import plan_explanation
-
-            print(plan_explanation(self))
-
     # Forward
 
     def _make(
@@ -346,7 +340,7 @@ class Plan:
             if number >= count:
                 trace.keep(leaf._array)
         others = tuple([o for o in state.observers if not o.sees_whole])
-        with Mode(observers=others), trace.noting():
+        with Mode(observers=others, twice=False), trace.noting():
             outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
         self._made = [
             None if n in self.sources else out
@@ -355,19 +349,16 @@ class Plan:
         inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
         self.forward = Pass(trace, inputs, found)
-        if ready() != self.made_for:  # a workspace grew: what was noted first is out of date
-            self.made_for = ()
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
         self._metas = [
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
             for out in self._made
         ]
         self._saved = self._saved_sources() if self.differentiates else set()
-        if not self.differentiates:
-            self._made, self.inner = [], []
-            self._explain()
-        new = [m.owner[m.owner.start :][: m.size].copy() for m in self.forward.movable[count:]]
-        return [*arrays, *new]
+        if self.differentiates:
+            return self.forward.first(arrays)
+        self._end_of_trace()
+        return self.forward.last(arrays)
 
     differentiates = _asked = False  # does it record; did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
@@ -421,7 +412,7 @@ class Plan:
         try:
             if self.backward is None:
                 self._asked = not self._made
-                return None if self._asked else self._make_backward(which, [a for _, a in given])
+                return None if self._asked else self._make_backward(node, which, given)
             if which != self._which:  # gradients of other outputs
                 return None
             arrays = [*node.arrays, *(a for _, a in given)]
@@ -431,13 +422,14 @@ class Plan:
             return None
 
     def _make_backward(
-        self, which: tuple[int, ...], given: Sequence[np.ndarray]
+        self, node: CompiledNode, which: tuple[int, ...], given: Sequence[tuple[int, np.ndarray]]
     ) -> list[np.ndarray | None]:
         """Run the backward pass, and keep what it does as a program."""
         assert self.forward is not None
+        memory.release()  # of gradients that the recorded call made
         trace, count = self.trace, self.trace.inputs
         incoming = []
-        for number, array in enumerate(given):
+        for number, (_, array) in enumerate(given):
             incoming.append(array.copy())
             trace.keep(incoming[-1], owner=count + number)
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
@@ -453,11 +445,17 @@ class Plan:
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
         self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
+        self._end_of_trace()
+        return self.backward.results(self.backward.last([*node.arrays, *incoming]))
+
+    def _end_of_trace(self) -> None:
+        """Let go of what the programs were made of."""
         self._made, self.inner = [], []
-        if ready() != self.made_for:
-            self.made_for = ()
-        self._explain()
-        return [None if a is None else a.copy() for a in arrays]
+        del self.trace
+        if self.explains:
+            from .explain import plan_explanation
+
+            print(plan_explanation(self))
 
     def again(self, node: CompiledNode, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the gradients by the ops themselves, computed again."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -128,6 +129,8 @@ class Trace:
         self.events: list[tuple[int, list[Any] | Step]] = []  # kernel calls, or a step
         self.kept: list[Any] = []
         self._buffers = 0  # those of the arena that `memory` knows
+        # By address: the size of a workspace, and its memory, which stays if a larger one comes.
+        self.workspaces: dict[int, tuple[int, Any]] = {}
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -136,6 +139,7 @@ class Trace:
         with self.arena.entered():
             state.quietly = self  # type: ignore[assignment]
             recording.calls = []
+            self._see_memory()
             try:
                 yield
                 self._catch_up()
@@ -170,7 +174,7 @@ class Trace:
         outs = result if type(result) is tuple else (result,)
         outs = tuple([np.asarray(x) if isinstance(x, np.generic) else x for x in outs])
         result = outs if type(result) is tuple else outs[0]
-        self._see_arena()
+        self._see_memory()
         if (
             not calls
             and node is not None
@@ -193,7 +197,7 @@ class Trace:
         """Note the kernels that ran since the last event, outside of all rules."""
         calls: Any = recording.calls
         if calls or self.arena.made:
-            self._see_arena()
+            self._see_memory()
             if not self._is_native(calls):
                 raise NotReplayable("numbers are computed outside of the rules of ops")
             self.events.append((self.time, list(calls)))
@@ -202,10 +206,13 @@ class Trace:
 
     # What the kernels do
 
-    def _see_arena(self) -> None:
+    def _see_memory(self) -> None:
         for buffer in self.arena.buffers[self._buffers :]:
             self.memory.add(buffer.ctypes.data, buffer.nbytes, buffer)
         self._buffers = len(self.arena.buffers)
+        for workspace in Workspace.every:
+            if workspace.address not in self.workspaces:
+                self.workspaces[workspace.address] = workspace.size, workspace.memory
 
     def _is_known(self, x: Any) -> bool:
         return x is None or not x.nbytes or self.memory.find(address(x)) is not None
@@ -237,7 +244,7 @@ class Trace:
         for word in words[(words >= _LOW) & (words < _HIGH)].tolist():
             if word in kept or word in ADDRESSES or self.memory.find(word) is not None:
                 continue
-            if not any(0 <= word - w.address < w.size for w in Workspace.every):
+            if not any(0 <= word - at < size for at, (size, _) in self.workspaces.items()):
                 return False
         return True
 
@@ -331,7 +338,7 @@ class Pass:
                 start = owner.ctypes.data + owner.start
                 self.movable.append(Movable(start, owner.count, owner.lent, owner))
         self.places = self._fixed(places)
-        self._kept = [trace.kept, self.movable]
+        self._kept = [trace.kept, trace.workspaces, self.movable]
         self._arena = trace.arena
         self._program = Program()
         self._items: list[Any] = []  # steps, and ranges of kernels
@@ -378,6 +385,24 @@ class Pass:
                 else:
                     self._do(item, contents, keys)
         return arrays
+
+    def first(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return all movable memory, as `run` does, of the run that was traced."""
+        return [*arrays, *[_content(m).copy() for m in self.movable[self.coming :]]]
+
+    def last(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return what `first` does, once no pass follows: memory of results is not copied.
+
+        The arena does without it, where nothing else was ever there.
+        """
+        buffers = [m.owner for m in self.movable if not isinstance(m.owner, int)]
+        given = {id(buffer) for buffer in buffers if self._arena.give_away(buffer)}
+        found = [*arrays]
+        for m in self.movable[self.coming :]:
+            found.append(_content(m) if id(m.owner) in given else _content(m).copy())
+        for m in self.movable:
+            m.owner = None
+        return found
 
     def results(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray | None]:
         """Return the results, in the memory that `run` returned; copies of what lies elsewhere."""
@@ -453,6 +478,11 @@ class Pass:
                 target[...] = x
 
 
+def _content(m: Movable) -> np.ndarray:
+    content: np.ndarray = m.owner[m.owner.start :][: m.size]
+    return content
+
+
 def _key(owner: Any) -> int:
     return owner if isinstance(owner, int) else id(owner)
 
@@ -486,5 +516,5 @@ def _name(rule: Any, node: Any) -> str:
 
 
 def ready() -> tuple[Any, ...]:
-    """Return what a plan was made for: threads, precision, and where the workspaces are."""
-    return get_num_threads(), rounds(), *[w.address for w in Workspace.every]
+    """Return what a plan was made for: threads, precision, and whose workspaces."""
+    return get_num_threads(), rounds(), threading.get_ident()

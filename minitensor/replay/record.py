@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -23,7 +24,17 @@ from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
 from ..nn import masks
-from ..recording import WATCHED, Names, Recording, Ref, Value, leaves, line_of_user
+from ..recording import (
+    WATCHED,
+    Names,
+    Recording,
+    Ref,
+    Value,
+    leaves,
+    line_of_user,
+    note,
+    noted,
+)
 from .graph import Call, Graph
 from .plan import Key, NotReplayable
 
@@ -93,7 +104,8 @@ class CallRecording(Recording):
         self._before: dict[int, int] = {}
         self._away = 0  # the number of imports, and of kernels that are made, that run
         self.asked: list[tuple[int, str]] = []  # masks that the library looked at, and lines
-        self._constant: set[int] = set()
+        self._constant: dict[int, weakref.ref[np.ndarray]] = {}
+        self._viewed: dict[int, weakref.ref[np.ndarray]] = {}  # what views were made of
 
     def __enter__(self) -> CallRecording:
         self._generator = random.default_generator
@@ -135,7 +147,7 @@ class CallRecording(Recording):
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         name = self.names.tensors.get(id(array), "")
-        if not name and id(array) not in self._constant:
+        if not name and not noted(self._constant, array):
             self.refuse(
                 f"a tensor of shape {tuple(array.shape)} was not made by an op, "
                 "so its numbers may differ next time"
@@ -148,6 +160,11 @@ class CallRecording(Recording):
             self.requires.add(number)
         self._keep(x, number)
         return number
+
+    def _keep(self, x: Any, number: int) -> None:
+        super()._keep(x, number)
+        if isinstance(x, Tensor) and x._view is not None:
+            note(self._viewed, x._view.base._array)
 
     def refuse(self, why: str) -> None:
         """Note why the call cannot be repeated, and where, unless there is a reason already."""
@@ -236,11 +253,7 @@ class CallRecording(Recording):
 
     def is_viewed(self, target: Tensor) -> bool:
         """Return True if a view of a tensor was made, which a change in place would show in."""
-        return any(
-            t._view is not None and t._view.base is target
-            for t, _ in self._kept
-            if isinstance(t, Tensor)
-        )
+        return noted(self._viewed, target._array)
 
     def backward_begins(self, node: Any, grads: Any) -> None:
         """Note that the call runs a backward pass."""
@@ -275,8 +288,7 @@ class CallRecording(Recording):
             elif code.co_filename.startswith(_NUMPY) and not _is_below(frame.f_back):
                 self.refuse("it computes with NumPy")
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
-            self._constant.add(id(result._array))
-            self._kept.append((result, result._array))
+            note(self._constant, result._array)
         elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
             mask = frame.f_locals.get("mask")
             if isinstance(mask, Tensor) and mask.dim() == 2:
