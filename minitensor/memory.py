@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ __all__ = ["Stats", "release", "set_limit", "stats"]
 
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line
+# Below may be the heap of a Python whose code has a fixed address, as Debian's.
+ABOVE = 1 << 32
 _BITS = 3  # 8 size classes for each power of 2: at most 1/8 of a buffer is wasted
 _REACH = 1 << _BITS  # larger classes that may serve a result: up to twice its size
 
@@ -107,6 +110,12 @@ def lasting_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.ndarray(shape, dtype, storage, -storage.ctypes.data % _LINE)
 
 
+def above(size: int) -> np.ndarray:
+    """Return `size` uninitialised bytes above `ABOVE`, where no number is taken for an address."""
+    made = np.empty(size, np.uint8)
+    return made if made.ctypes.data >= ABOVE else np.frombuffer(mmap.mmap(-1, size), np.uint8)
+
+
 class Arena:
     """Buffers of its own for a run that is to be repeated: `with arena.entered():`.
 
@@ -151,7 +160,7 @@ class Arena:
                 buffer = self._free[near].pop()
                 break
         else:
-            buffer = _Buffer((_size(number) + _LINE,), np.uint8)
+            buffer = above(_size(number) + _LINE).view(_Buffer)
             buffer.home = self._free.setdefault(number, [])
             buffer.start, buffer.lent, buffer.loans = -buffer.ctypes.data % _LINE, -1, 0
             self.buffers.append(buffer)

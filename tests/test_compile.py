@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -404,6 +405,63 @@ def test_a_plan_outlives_the_workspace_that_it_was_made_with() -> None:
     assert gradient(layer) == expected
     assert gradient(compiled) == expected
     assert entry.plans == plans
+
+
+def _fixed_python() -> str | None:
+    """Return a Python of this version whose code has a fixed address, and its heap lies low."""
+    path = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+    try:
+        return str(path) if path.read_bytes()[16] == 2 else None  # ELF's ET_EXEC
+    except OSError:
+        return None
+
+
+LOW = """
+import sys
+import numpy as np
+import minitensor as mt
+from minitensor.kernels.jit import COMPILED
+from minitensor.nn import functional as F
+from minitensor.replay import calls_of
+
+if not COMPILED or np.empty(4).ctypes.data >= 1 << 32:
+    sys.exit(77)
+
+def loss(x, t, w):  # NumPy makes arrays in the rules of the first two
+    y = F.l1_loss(x, t, reduction="sum") + F.smooth_l1_loss(x, t, reduction="sum", beta=0.0)
+    return y + F.dropout(F.linear(x, w), 0.1).square().sum()
+
+def gradients(function, seed):
+    noise = np.random.RandomState(seed)
+    x, t, w = (mt.from_numpy(noise.randn(3, 3)).requires_grad_(n != 1) for n in range(3))
+    mt.manual_seed(seed)
+    y = function(x, t, w)
+    y.backward()
+    return [a.numpy().tolist() for a in (y.detach(), x.grad, w.grad)]
+
+compiled = mt.compile(loss)
+for seed in range(5):
+    assert gradients(compiled, seed) == gradients(loss, seed), seed
+(entry,) = calls_of(compiled).entries
+assert not entry.reason, entry.reason
+for plan in entry.plans:
+    for m in (*plan.forward.movable, *plan.backward.movable):
+        assert m.start >= 1 << 32
+"""
+
+
+@pytest.mark.skipif(_fixed_python() is None, reason="no Python with a low heap, as Debian has")
+def test_small_arrays_may_lie_where_numbers_do() -> None:
+    path = [str(Path(mt.__file__).parents[1]), *filter(None, sys.path)]
+    done = subprocess.run(
+        [str(_fixed_python()), "-c", LOW],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+    )
+    if done.returncode == 77:
+        pytest.skip("its heap does not lie low")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")

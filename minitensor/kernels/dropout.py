@@ -67,7 +67,12 @@ def shift_key(key: int, n: int) -> int:
 
 def keep_threshold(p: float) -> int:
     """Return the least random word that keeps an element, for a probability p in [0, 1)."""
-    return min(round(p * 2**32), 0xFFFFFFFF)
+    threshold = min(round(p * 2**32), 0xFFFFFFFF)
+    THRESHOLDS.add(threshold)
+    return threshold
+
+
+THRESHOLDS: set[int] = set()  # those that kernels were given
 
 
 @jit

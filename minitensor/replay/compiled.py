@@ -27,7 +27,7 @@ from ..recording import leaves, refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased
 from .guards import Guards
-from .plan import Movable, NotReplayable, Pass, Place, Trace, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, raised, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
@@ -324,7 +324,7 @@ class Plan:
         self.made_for = ready()
         memory.release()  # of buffers that the recorded call used, and replays do not
         self.forward = self.backward = None
-        count = len(arrays)
+        count, arrays = len(arrays), list(map(raised, arrays))
         trace = self.trace = Trace(self.arena, keys, count)
         for number, array in enumerate(arrays):
             trace.keep(array, owner=number)
@@ -430,7 +430,7 @@ class Plan:
         trace, count = self.trace, self.trace.inputs
         incoming = []
         for number, (_, array) in enumerate(given):
-            incoming.append(array.copy())
+            incoming.append(raised(array.copy()))
             trace.keep(incoming[-1], owner=count + number)
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []

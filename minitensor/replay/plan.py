@@ -14,12 +14,13 @@ point into a movable array are known, and are set before each run.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ import numpy as np
 from .. import memory
 from ..core import Op, state
 from ..core.saved import SavedTensors
+from ..kernels.dropout import THRESHOLDS, key_words
 from ..kernels.gemm import Workspace
 from ..kernels.jit import COMPILED, get_num_threads
 from ..kernels.matmul import matmul as _matmul
@@ -38,7 +40,39 @@ from ..kernels.residual import add as _add
 from ..recording import mapped
 
 _NATIVE = {_matmul, _add}  # functions that kernels compute, or say where they do not
-_LOW, _HIGH = 1 << 32, 1 << 47  # where addresses lie, and numbers do not
+_HIGH = 1 << 56  # no address lies above: ARM has 48 bits of them, and 52 on demand
+
+
+class Heap:
+    """The memory below `memory.ABOVE`, where numbers lie too: none of most Pythons.
+
+    Of one whose code has a fixed address the heap lies there, with small arrays that NumPy makes.
+    """
+
+    GROWTH = 1 << 28  # bytes by which it may have grown and shrunk since it was looked at
+
+    def __init__(self) -> None:
+        self.start = min(id(None), memory.ABOVE)  # of code and data, which lie before it
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines():
+                if line.endswith("[heap]"):
+                    self.start = min(int(line.partition("-")[0], 16), memory.ABOVE)
+        self.end = self.start
+        self._break: Callable[[int], int] | None = None
+        if self.start < memory.ABOVE:
+            self.end = memory.ABOVE
+            with contextlib.suppress(AttributeError, OSError):
+                self._break = ctypes.CDLL(None).sbrk
+                self._break.restype = ctypes.c_void_p  # type: ignore[attr-defined]
+                self.end = self.start
+
+    def look(self) -> None:
+        """Note how far it reaches."""
+        if self._break is not None:
+            self.end = min(max(self.end, self._break(0) + self.GROWTH), memory.ABOVE)
+
+
+HEAP = Heap()
 
 
 class NotReplayable(Exception):
@@ -125,6 +159,7 @@ class Trace:
     def __init__(self, arena: memory.Arena, keys: Sequence[int], inputs: int) -> None:
         self.arena, self.memory, self.inputs = arena, Memory(), inputs
         self.keys = {key: Key(number) for number, key in enumerate(keys)}
+        self.key_words = {word for key in keys for word in key_words(key)}
         self.time = 0
         self.events: list[tuple[int, list[Any] | Step]] = []  # kernel calls, or a step
         self.kept: list[Any] = []
@@ -132,7 +167,7 @@ class Trace:
         # By address: the size of a workspace, and its memory, which stays if a larger one comes.
         self.workspaces: dict[int, tuple[int, Any]] = {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
         """Note what is computed in this block."""
         self._quietly = state.quietly
@@ -210,6 +245,7 @@ class Trace:
         for buffer in self.arena.buffers[self._buffers :]:
             self.memory.add(buffer.ctypes.data, buffer.nbytes, buffer)
         self._buffers = len(self.arena.buffers)
+        HEAP.look()
         for workspace in Workspace.every:
             if workspace.address not in self.workspaces:
                 self.workspaces[workspace.address] = workspace.size, workspace.memory
@@ -241,8 +277,11 @@ class Trace:
         return True
 
     def _known_words(self, words: np.ndarray, kept: set[int]) -> bool:
-        for word in words[(words >= _LOW) & (words < _HIGH)].tolist():
+        in_heap = (words >= HEAP.start) & (words < HEAP.end)
+        for word in words[in_heap | ((words >= memory.ABOVE) & (words < _HIGH))].tolist():
             if word in kept or word in ADDRESSES or self.memory.find(word) is not None:
+                continue
+            if word in self.key_words or word in THRESHOLDS:
                 continue
             if not any(0 <= word - at < size for at, (size, _) in self.workspaces.items()):
                 return False
@@ -481,6 +520,18 @@ class Pass:
 def _content(m: Movable) -> np.ndarray:
     content: np.ndarray = m.owner[m.owner.start :][: m.size]
     return content
+
+
+def raised(a: np.ndarray) -> np.ndarray:
+    """Return an array, or a copy where no number of a kernel's arguments is taken for its address.
+
+    So is all that moves in later runs.
+    """
+    if not a.nbytes or address(a) >= memory.ABOVE:
+        return a
+    copy = memory.above(a.nbytes).view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    return copy
 
 
 def _key(owner: Any) -> int:
