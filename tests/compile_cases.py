@@ -446,7 +446,7 @@ def arguments_overlap_after_they_did_not(compile: Any) -> Any:
     return seen
 
 
-@case()
+@case(error=1e-6)  # they are copied: products of few rows add up in another order then
 def arguments_are_not_contiguous(compile: Any) -> Any:
     f = compile(lambda x, w: F.gelu(x @ w) + x)
     seen = []
