@@ -352,9 +352,9 @@ def test_memory_does_not_grow_from_call_to_call() -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
 def test_the_first_calls_need_little_more_memory_than_uncompiled() -> None:
-    layers = [layer for _ in range(20) for layer in (nn.Linear(256, 256), nn.Tanh())]
+    layers = [layer for _ in range(20) for layer in (nn.Linear(16, 16), nn.Tanh())]
     model = nn.Sequential(*layers)
-    x = mt.randn(2048, 256)
+    x = mt.randn(32_768, 16)
     peaks = []
     for function in (model, mt.compile(model)):
         for _ in range(3):  # recorded, traced, replayed
