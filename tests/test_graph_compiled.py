@@ -16,7 +16,7 @@ from minitensor.graph.view import View
 from minitensor.models.gpt import example
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
-from minitensor.replay.plan import NotReplayable
+from minitensor.replay.addresses import NotReplayable
 from minitensor.tools.graph import main
 from tools.usage import Usage, chart, usage
 

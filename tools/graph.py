@@ -41,8 +41,8 @@ from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.replay import calls_of
+from minitensor.replay.addresses import NotReplayable
 from minitensor.replay.explain import explanation, plan_explanation
-from minitensor.replay.plan import NotReplayable
 from minitensor.serialize import CheckpointError
 
 from .usage import chart, usage

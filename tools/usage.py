@@ -21,8 +21,8 @@ from minitensor.graph.palette import FONT, FRAME, INK, LOOKS, PAPER, QUIET
 from minitensor.graph.svg import SVG, style
 from minitensor.graph.trace import leaves
 from minitensor.random import default_generator
+from minitensor.replay.addresses import NotReplayable
 from minitensor.replay.compiled import Compiled, CompiledNode, Plan, Room
-from minitensor.replay.plan import NotReplayable
 from minitensor.replay.values import arguments
 
 

@@ -16,9 +16,9 @@ How it works, in the order of the files:
 4. `rules`. Rules, the lines of `table`, replace groups of ops by fused ones: each is an expression
    that is found and one that it becomes. `chains` makes one op of neighbouring elementwise ops.
 5. `plan`. The second call runs the new list of ops, and notes every call of a kernel with the
-   addresses that it reads and writes, in an arena of memory. The same is done with the first
-   backward pass. From the third call on those kernels run again, one after another in compiled
-   code: no tensor is made, no name looked up, no memory asked for.
+   addresses that it reads and writes, in an arena of memory; `addresses` tells them from numbers.
+   The same is done with the first backward pass. From the third call on those kernels run again,
+   one after another in compiled code: no tensor is made, no name looked up, no memory asked for.
 6. `compiled` ties these together: the kinds of arguments, random numbers, the node of the graph
    that stands for the whole call, and the cases in which the ops must run again one by one
    (a second derivative, a second backward pass).

@@ -24,10 +24,11 @@ from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..recording import leaves, refs
+from .addresses import NotReplayable, Place, raised
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased
 from .guards import Guards
-from .plan import Movable, NotReplayable, Pass, Place, Trace, raised, ready
+from .plan import Movable, Pass, Trace, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES

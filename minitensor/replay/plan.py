@@ -13,14 +13,11 @@ point into a movable array are known, and are set before each run.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,45 +35,9 @@ from ..kernels.precision import rounds
 from ..kernels.program import Program
 from ..kernels.residual import add as _add
 from ..recording import mapped
+from .addresses import HEAP, Memory, NotReplayable, Place, array_of, bytes_of, may_be_addresses
 
 _NATIVE = {_matmul, _add}  # functions that kernels compute, or say where they do not
-_HIGH = 1 << 56  # no address lies above: ARM has 48 bits of them, and 52 on demand
-
-
-class Heap:
-    """The memory below `memory.ABOVE`, where numbers lie too: none of most Pythons.
-
-    Of one whose code has a fixed address the heap lies there, with small arrays that NumPy makes.
-    """
-
-    GROWTH = 1 << 28  # bytes by which it may have grown and shrunk since it was looked at
-
-    def __init__(self) -> None:
-        self.start = min(id(None), memory.ABOVE)  # of code and data, which lie before it
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines():
-                if line.endswith("[heap]"):
-                    self.start = min(int(line.partition("-")[0], 16), memory.ABOVE)
-        self.end = self.start
-        self._break: Callable[[int], int] | None = None
-        if self.start < memory.ABOVE:
-            self.end = memory.ABOVE
-            with contextlib.suppress(AttributeError, OSError):
-                self._break = ctypes.CDLL(None).sbrk
-                self._break.restype = ctypes.c_void_p  # type: ignore[attr-defined]
-                self.end = self.start
-
-    def look(self) -> None:
-        """Note how far it reaches."""
-        if self._break is not None:
-            self.end = min(max(self.end, self._break(0) + self.GROWTH), memory.ABOVE)
-
-
-HEAP = Heap()
-
-
-class NotReplayable(Exception):
-    """A run cannot be replayed; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +45,6 @@ class Key:
     """The random key of a run, by its number."""
 
     number: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """An array, by the memory that it lies in: a buffer of the arena or a movable array."""
-
-    owner: Any  # the number of an input, or an array that owns its memory
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: Any
-    time: int  # of the event
 
 
 @dataclass
@@ -126,31 +75,6 @@ class Step:
     saved: Any = None  # for a rule of backward whose forward is native
     sums: dict[int, Any] | None = None
     name: str = ""
-
-
-class Memory:
-    """The owners of memory, by address."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ranges: list[tuple[int, int, Any]] = []
-
-    def add(self, start: int, size: int, owner: Any) -> None:
-        """Note that `size` bytes at an address are the owner's; NotReplayable if they overlap."""
-        at = bisect.bisect(self._starts, start)
-        before = self._ranges[at - 1][1] if at else 0
-        after = self._starts[at] if at < len(self._starts) else 1 << 62
-        if start < before or start + size > after:
-            raise NotReplayable("two of its inputs share memory")
-        self._starts.insert(at, start)
-        self._ranges.insert(at, (start, start + size, owner))
-
-    def find(self, place: int) -> tuple[Any, int] | None:
-        """Return the owner of an address, and the offset there."""
-        at = bisect.bisect(self._starts, place) - 1
-        if at < 0 or place >= self._ranges[at][1]:
-            return None
-        return self._ranges[at][2], place - self._starts[at]
 
 
 class Trace:
@@ -277,8 +201,7 @@ class Trace:
         return True
 
     def _known_words(self, words: np.ndarray, kept: set[int]) -> bool:
-        in_heap = (words >= HEAP.start) & (words < HEAP.end)
-        for word in words[in_heap | ((words >= memory.ABOVE) & (words < _HIGH))].tolist():
+        for word in words[may_be_addresses(words)].tolist():
             if word in kept or word in ADDRESSES or self.memory.find(word) is not None:
                 continue
             if word in self.key_words or word in THRESHOLDS:
@@ -522,33 +445,8 @@ def _content(m: Movable) -> np.ndarray:
     return content
 
 
-def raised(a: np.ndarray) -> np.ndarray:
-    """Return an array, or a copy where no number of a kernel's arguments is taken for its address.
-
-    So is all that moves in later runs.
-    """
-    if not a.nbytes or address(a) >= memory.ABOVE:
-        return a
-    copy = memory.above(a.nbytes).view(a.dtype).reshape(a.shape)
-    copy[...] = a
-    return copy
-
-
 def _key(owner: Any) -> int:
     return owner if isinstance(owner, int) else id(owner)
-
-
-def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
-    """Return the array at a place."""
-    content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
-    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
-
-
-def bytes_of(x: np.ndarray) -> np.ndarray:
-    """Return the memory that an array lies in, lowest address first; whoever has it keeps x."""
-    low, high = np.lib.array_utils.byte_bounds(x)
-    content: Any = (ctypes.c_char * (high - low)).from_address(low)
-    return np.frombuffer(content, np.uint8)
 
 
 def _address_of(x: Any) -> int:

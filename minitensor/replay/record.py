@@ -35,8 +35,9 @@ from ..recording import (
     note,
     noted,
 )
+from .addresses import NotReplayable
 from .graph import Call, Graph
-from .plan import Key, NotReplayable
+from .plan import Key
 
 _MADE = {  # functions whose tensors depend on their arguments alone
     inspect.unwrap(getattr(creation, name)).__code__

@@ -14,9 +14,9 @@ from ..errors import running
 from ..graph.model import Graph, Node
 from ..graph.program import Program
 from ..random import default_generator
+from .addresses import NotReplayable
 from .graph import Call
 from .graph import Graph as Calls
-from .plan import NotReplayable
 from .values import arguments, formed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core import Tensor
 from ..recording import Ref, mapped
-from .plan import NotReplayable
+from .addresses import NotReplayable
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
