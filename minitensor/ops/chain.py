@@ -424,9 +424,9 @@ def _expanded(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def _shape_of(x: np.ndarray) -> np.ndarray:
-    """Return an array of the shape and type of x that has none of its memory."""
-    return np.broadcast_to(np.zeros((), x.dtype), x.shape)
+def _unread(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array without memory, whose numbers nobody reads."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _filled(args: Sequence[Any], values: Sequence[Any]) -> list[Any]:
@@ -467,14 +467,15 @@ class Chain(Op):
                 f"chain: expected floats of one type, got {[x.dtype.name for x in arrays]}"
             )
         saved = program.saved(ctx.needs_input_grad)
-        # Of an array whose numbers backward does not read only the shape counts.
-        kept = [x if n in saved.inputs else _shape_of(x) for n, x in enumerate(arrays)]
+        # Of an array whose numbers backward does not read only the shape and type count.
+        kept = [x if n in saved.inputs else (x.shape, x.dtype) for n, x in enumerate(arrays)]
         made = program.run(arrays, keys)
         ctx.save(program, keys, *kept, *[made[program.outputs.index(n)] for n in saved.outputs])
         return made[0] if len(made) == 1 else tuple(made)
 
     def backward(ctx, *grads: np.ndarray) -> tuple[Any, ...]:
-        program, keys, *arrays = ctx.saved
+        program, keys, *kept = ctx.saved
+        arrays = [_unread(*x) if type(x) is tuple else x for x in kept]
         count = program.inputs
         given = [*arrays[:count], *grads, *arrays[count:]]
         return tuple(program.run(given, keys, ctx.needs_input_grad))
