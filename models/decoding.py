@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,7 +67,7 @@ class Output:
 
     tokens: list[int]
     ended: bool
-    score: float = math.nan
+    score: float = field(default=math.nan, compare=False)
 
 
 # Choosing a token

@@ -89,6 +89,7 @@ class Trainer:
         self.model = Net(10, 6)
         self.optimizer = optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.unused = (n for n in range(3))
+        self.measure = np.exp  # an object of an extension, with a dictionary
         self.losses: list[float] = []
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
-        self.losses.append(loss.item())
+        self.losses.append(float(self.measure(loss.item())))
         return loss
 
 

@@ -289,6 +289,7 @@ class Net(nn.Module):
         self.register_buffer("mask", mt.ones(4, 4).tril().bool())
 
 
+@pytest.mark.filterwarnings("ignore:The chararray class is deprecated")  # in treescope
 def test_treescope_draws_tensors_as_arrays() -> None:
     treescope = pytest.importorskip("treescope")
     array = np.arange(12.0).reshape(3, 4)
@@ -306,6 +307,7 @@ def test_treescope_draws_tensors_as_arrays() -> None:
     assert "Tensor float64(3, 4), min 0, max 11, mean 5.5" in shown
 
 
+@pytest.mark.filterwarnings("ignore:The chararray class is deprecated")  # in treescope
 def test_treescope_shows_tensors_and_modules_as_trees() -> None:
     treescope = pytest.importorskip("treescope")
     x = mt.ones(2, 3, requires_grad=True)

@@ -81,9 +81,14 @@ def _is_shared(x: Any) -> bool:
     return x is default_generator or (foreign and not is_users_module(kind.__module__))
 
 
+_CLASS = 1 << 9  # the flag of types that a class statement makes, Py_TPFLAGS_HEAPTYPE
+
+
 def _is_plain(kind: type) -> bool:
     """Return True for a class of objects that are their attributes and nothing else."""
     if kind.__dictoffset__ == 0 or issubclass(kind, type) or kind.__module__ == "builtins":
+        return False
+    if not kind.__flags__ & _CLASS:  # a type of an extension, such as NumPy's ufunc
         return False
     usual = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__")
     changed = any(getattr(kind, name) is not getattr(object, name) for name in usual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,8 @@ class _Moment(Op, abstract=True):
                 correction = 0 if unbiased is False else 1
             return apply(input, axes_of(op_name, input, dim), correction, keepdim)
 
-        call.__annotations__["return"] = "tuple[Tensor, Tensor]" if cls.mean else "Tensor"
+        for function in (call, inspect.unwrap(call)):  # from Python 3.14 on they share none
+            function.__annotations__["return"] = "tuple[Tensor, Tensor]" if cls.mean else "Tensor"
         return call
 
     @staticmethod
