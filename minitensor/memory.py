@@ -62,6 +62,11 @@ class _Loan(np.ndarray):
             buffer.home.append(buffer)
 
 
+def is_loan(array: np.ndarray) -> bool:
+    """Return True for the array that has a buffer of the pool until it dies."""
+    return type(array) is _Loan
+
+
 @dataclass(frozen=True)
 class Stats:
     """The pool's buffers in use, free ones and limit in bytes; how often one was reused or not."""
@@ -172,8 +177,8 @@ class Arena:
         return out
 
     def give_away(self, buffer: _Buffer) -> bool:
-        """Do without a buffer that has only been lent once; return whether it is."""
-        given = buffer.loans == 1
+        """Do without a buffer that has only been lent once, and is; return whether it is so."""
+        given = buffer.loans == 1 and not any(b is buffer for b in buffer.home)
         if given:
             self.buffers = [b for b in self.buffers if b is not buffer]
             buffer.home = _NOWHERE

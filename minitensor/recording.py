@@ -23,6 +23,7 @@ from .autograd.grad_mode import Mode
 from .autograd.views import replay
 from .core import OPS, Observer, Op, Tensor, state, wrap
 from .errors import is_library, running
+from .memory import is_loan
 from .nn.masks import is_causal_mask
 from .nn.utils import rnn
 from .ops.shape import View
@@ -300,7 +301,8 @@ def noted(arrays: Mapping[int, weakref.ref[np.ndarray]], array: np.ndarray) -> b
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
-    while isinstance(array.base, np.ndarray):
+    """Return the array that has the memory, for as long as it has it."""
+    while isinstance(array.base, np.ndarray) and not is_loan(array):
         array = array.base
     return array
 

@@ -933,3 +933,51 @@ def threads_change_between_forward_and_backward(compile: Any) -> Any:
         seen += [y, x.grad]
     mt.set_num_threads(1)
     return seen
+
+
+@case(error=1e-6)
+def several_results_of_shapes_that_vary(compile: Any) -> Any:
+    f = compile(lambda x: (F.group_norm(x.unsqueeze(-1), 4), x.std(1)))
+    seen = []
+    for n in (10, 2, 2, 10, 2, 10, 3, 3, 3):
+        x = mt.randn(n, 16, requires_grad=True)
+        a, b = f(x)
+        (a.sum() + b.sum()).backward()
+        seen += [a, b, x.grad]
+    return seen
+
+
+@case()
+def results_without_gradients_beside_others(compile: Any) -> Any:
+    def f(x: Any, y: Any) -> Any:
+        h = x * y
+        k = h.detach()
+        e = k.exp()
+        return h, k, e, h * e
+
+    c = compile(f)
+    seen = []
+    for _ in range(4):
+        x, y = mt.randn(5, requires_grad=True), mt.randn(5)
+        outs = c(x, y)
+        (outs[0].sum() + outs[3].sum()).backward()
+        seen += [*outs, x.grad]
+    return seen
+
+
+@case()
+def second_derivatives_by_a_table_that_the_call_changes(compile: Any) -> Any:
+    table = mt.zeros(2)
+
+    @compile
+    def f(x: Any) -> Any:
+        table.add_(1)
+        return (x * table).square()
+
+    seen = []
+    for _ in range(5):
+        x = mt.randn(2, requires_grad=True)
+        (slope,) = mt.autograd.grad(f(x).sum(), [x], create_graph=True)
+        slope.sum().backward()
+        seen += [slope, x.grad, table.clone()]
+    return seen

@@ -1224,3 +1224,17 @@ def causal_masks(compile: Any) -> Any:
         seen.append(c(x, src_mask=mask))
         seen.append(c(x, src_mask=mask, is_causal=n < 9))
     return seen
+
+
+@case("it sets data")
+def data_is_replaced(compile: Any) -> Any:
+    @compile
+    def f(x: Any) -> Any:
+        x.data = mt.tensor([5.0, 6.0])
+        return x * 2
+
+    seen = []
+    for _ in range(4):
+        x = mt.ones(2, requires_grad=True)
+        seen += [f(x), x]
+    return seen

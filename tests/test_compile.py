@@ -21,6 +21,7 @@ from typing import Any
 import both
 import compile_cases
 import compile_changes
+import numpy as np
 import program_compiled
 import pytest
 from compile_cases import Net, grads
@@ -30,6 +31,7 @@ from minitensor import nn
 from minitensor.kernels.gemm import Workspace
 from minitensor.kernels.jit import COMPILED
 from minitensor.nn import functional as F
+from minitensor.recording import Names, Recording
 from minitensor.replay import calls_of
 from minitensor.replay.compiled import PLANS
 
@@ -117,6 +119,55 @@ def test_a_refused_call_takes_no_random_numbers_from_the_next() -> None:
             each(mt.tensor([1, 7]))
         seen.append(both.frozen(each(mt.tensor([1, 2]))))
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_result_that_backward_needs_may_not_change(compiled: bool) -> None:
+    f = mt.compile(lambda x: x.exp()) if compiled else mt.exp
+    for _ in range(4):
+        y = f(mt.zeros(2, requires_grad=True))
+        with mt.no_grad():
+            y.mul_(3)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("calls", ["sssp", "ppr", "ppc", "pppp"])
+def test_gradients_are_not_computed_again_from_other_numbers(calls: str) -> None:
+    """Calls without a backward pass, with it (plain), with it again, with one of the gradients."""
+
+    def gradient(y: mt.Tensor, x: mt.Tensor, call: str) -> mt.Tensor:
+        if call == "r":
+            mt.autograd.grad(y, [x], retain_graph=True)
+        return mt.autograd.grad(y, [x], create_graph=call == "c")[0]
+
+    f = mt.compile(lambda x, b: (x + b).exp())
+    for number, call in enumerate(calls):
+        x = mt.tensor([0.5, 1.0], requires_grad=True)
+        y = f(x, mt.ones(2)).sum()
+        if call == "s":
+            continue
+        with mt.no_grad():
+            x.add_(1)  # which the op does not need: it keeps its result
+        if (
+            number == len(calls) - 1 and calls != "pppp"
+        ):  # the ops would run again, on other numbers
+            with pytest.raises(
+                RuntimeError, match=r"of shape \(2,\) that a compiled call has read"
+            ):
+                gradient(y, x, call)
+        else:
+            np.testing.assert_allclose(gradient(y, x, call).tolist(), np.exp([1.5, 2.0]), rtol=1e-6)
+
+
+def test_memory_that_is_lent_again_is_not_that_of_the_first() -> None:
+    recording = Recording(Names({}, {}), lambda op: False)
+    x = mt.randn(512, 512)
+    recording.add_input(x, "x")
+    with recording:
+        h = (x * 2).sum(0)  # what it is the sum of dies here
+        h + mt.zeros(512, 512)
+    assert [call.op for call in recording.calls] == ["Mul", "Sum", "Add"]
 
 
 def test_errors_of_the_function_are_its_own() -> None:
@@ -422,6 +473,7 @@ import numpy as np
 import minitensor as mt
 from minitensor.kernels.jit import COMPILED
 from minitensor.nn import functional as F
+from minitensor.recording import Names, Recording
 from minitensor.replay import calls_of
 
 if not COMPILED or np.empty(4).ctypes.data >= 1 << 32:

@@ -93,7 +93,8 @@ def _is_better_alone(call: Call, graph: Graph) -> bool:
 def _alike(one: Call, other: Call, graph: Graph) -> bool:
     """Return True if two ops may be steps of one chain."""
     a, b = graph.values[one.outs[0]], graph.values[other.outs[0]]
-    return a.shape == b.shape and a.dtype == b.dtype and one.grad == other.grad
+    graded = (one.outs[0] in graph.requires) == (other.outs[0] in graph.requires)
+    return a.shape == b.shape and a.dtype == b.dtype and one.grad == other.grad and graded
 
 
 def _argument(a: Any, known: Mapping[Any, Any]) -> Any:

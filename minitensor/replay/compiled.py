@@ -272,6 +272,9 @@ class Plan:
         leaves = _last_used_first(graph)
         self.sources = graph.inputs + leaves
         self.leaves = [graph.tensors[n] for n in leaves]
+        read = graph.read_by(graph.outputs[: len(graph.outputs) - len(graph.updates)])
+        self.read = [n for n, source in enumerate(self.sources) if source in read]
+        self.kept = [n for n in self.read if self.sources[n] in graph.updates]
         self.forward: Pass | None = None
         self.backward: Pass | None = None
         self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
@@ -355,31 +358,36 @@ class Plan:
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
             for out in self._made
         ]
-        self._saved = self._saved_sources() if self.differentiates else set()
+        self._saved, self._saved_outs = self._find_saved() if self.differentiates else ([], [])
         if self.differentiates:
             return self.forward.first(arrays)
+        moved = self.forward.last(arrays)
         self._end_of_trace()
-        return self.forward.last(arrays)
+        return moved
 
     differentiates = _asked = False  # does it record; did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
 
-    def _saved_sources(self) -> set[int]:
-        """Return the numbers of the inputs and leaves that a backward rule needs."""
+    def _find_saved(self) -> tuple[list[int], list[int]]:
+        """Return the numbers of the inputs and leaves, and of results, that backward rules need."""
         saved: set[int] = set()
-        boxes = {id(t._version_box): n for n, t in enumerate(self.inner)}
         stack = [out._edge[0] for out in self._made if out is not None and out._edge is not None]
         seen = set(stack)
         while stack:
             node = stack.pop()
             for origin in node._saved.origins:
-                if origin is not None and id(origin[1]) in boxes:
-                    saved.add(boxes[id(origin[1])])
+                if origin is not None:
+                    saved.add(id(origin[1]))
             for edge in node.edges:
                 if type(edge) is tuple and edge[0] not in seen:
                     seen.add(edge[0])
                     stack.append(edge[0])
-        return saved
+
+        def of(tensors: Sequence[Tensor | None]) -> list[int]:
+            found = enumerate(tensors)
+            return [n for n, t in found if t is not None and id(t._version_box) in saved]
+
+        return of(self.inner), of(self._made)
 
     # Backward
 
@@ -391,7 +399,7 @@ class Plan:
         keys: Sequence[int],
     ) -> CompiledNode:
         """Link the results to a node of the graph, and return it."""
-        node = CompiledNode(self, tensors, arrays, keys)
+        node = CompiledNode(self, tensors, outs, arrays, keys)
         node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
@@ -446,8 +454,9 @@ class Plan:
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
         self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
+        moved = self.backward.last([*node.arrays, *incoming])  # while what is lent is held
         self._end_of_trace()
-        return self.backward.results(self.backward.last([*node.arrays, *incoming]))
+        return self.backward.results(moved)
 
     def _end_of_trace(self) -> None:
         """Let go of what the programs were made of."""
@@ -461,8 +470,19 @@ class Plan:
     def again(self, node: CompiledNode, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the gradients by the ops themselves, computed again."""
         recorded = state.grad
+        for n in self.read:
+            t = node.tensors[n]
+            if n not in node.before and version_of(t) != node.versions[n]:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an "
+                    f"inplace operation: a tensor of shape {tuple(t.shape)} that a compiled call "
+                    "has read, which these gradients compute again"
+                )
         with Mode(grad=True):
-            inner = [aliased(t, recorded) for t in node.tensors]
+            inner = [
+                wrap(node.before[n]) if n in node.before else aliased(t, recorded)
+                for n, t in enumerate(node.tensors)
+            ]
             tensors = dict(zip(self.sources, inner, strict=True))
             outs = self.graph.run(tensors, node.keys)
         roots = [(edge_for(o), g) for o, g in zip(outs, grads, strict=True) if g is not None]
@@ -483,6 +503,7 @@ class CompiledNode(Node):
         self,
         plan: Plan,
         tensors: Sequence[Tensor],
+        outs: Sequence[Tensor],
         arrays: Sequence[np.ndarray],
         keys: Sequence[int],
     ) -> None:
@@ -490,9 +511,14 @@ class CompiledNode(Node):
         self.edges = [edge_for(t) for t in tensors]
         self.sequence_nr = next(clock)
         self.done = False  # has the plan's backward pass run?
-        kept = [t for n, t in enumerate(tensors) if n in plan._saved]
+        # For gradients that are computed again: versions of the tensors, and what the call changed
+        self.versions = list(map(version_of, tensors))
+        self.before = {n: tensors[n]._array.copy() for n in plan.kept}
+        kept = [(tensors[n], tensors[n]._edge or tensors[n]) for n in plan._saved]
+        made = [(outs[n], n) for n in plan._saved_outs]
         self._saved = SavedTensors(
-            tuple([t._array for t in kept]), [origin_of(t, t._edge or t) for t in kept]
+            tuple([t._array for t, _ in (*kept, *made)]),
+            [*(origin_of(t, source) for t, source in kept), *(origin_of(*each) for each in made)],
         )
 
     def name(self) -> str:
@@ -515,7 +541,12 @@ class CompiledNode(Node):
     def free(self) -> None:
         """Free what the backward pass needed."""
         self._saved, self.done = FREED, True
-        self.tensors = self.arrays = ()
+        self.tensors, self.arrays, self.before = (), (), {}
+
+
+def version_of(t: Tensor) -> int:
+    """Return how often the memory of a tensor was changed, as far as that is counted."""
+    return 0 if t._version_box is None else t._version_box[0]
 
 
 def _range(a: np.ndarray) -> tuple[int, int]:

@@ -59,6 +59,14 @@ class Graph:
             counts.update(call.reads)
         return counts
 
+    def read_by(self, results: Sequence[int]) -> set[int]:
+        """Return all values that some results are computed from, and they themselves."""
+        found = set(results)
+        for call in reversed(self.calls):
+            if found.intersection(call.outs):
+                found.update(call.reads)
+        return found
+
     def constant(self, number: int, read: list[Tensor]) -> np.ndarray | None:
         """Return the array of a value that is the same in each call; None for others.
 
@@ -83,13 +91,8 @@ class Graph:
 
     def without_unused(self) -> Graph:
         """Remove the calls whose results nobody uses."""
-        needed = set(self.outputs)
-        kept = []
-        for call in reversed(self.calls):
-            if needed.intersection(call.outs):
-                needed.update(call.reads)
-                kept.append(call)
-        self.calls = kept[::-1]
+        needed = self.read_by(self.outputs)
+        self.calls = [call for call in self.calls if needed.intersection(call.outs)]
         return self
 
     def run(self, tensors: Mapping[int, Tensor], keys: Sequence[int] = ()) -> list[Tensor]:

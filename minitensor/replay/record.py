@@ -49,6 +49,7 @@ _REFUSED = {
         *(hooks.register_hook, hooks.register_post_accumulate_grad_hook, hooks.retain_grad),
         *(grad_fn.register_hook, grad_fn.register_prehook, random.manual_seed),
         *(Tensor.requires_grad_, Tensor.requires_grad.fset),  # type: ignore[attr-defined]
+        Tensor.data.fset,  # type: ignore[attr-defined]
     )
 }
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
@@ -281,7 +282,9 @@ class CallRecording(Recording):
                 free = tuple([frame.f_locals.get(name) for name in code.co_freevars])
                 self.functions[code] = frame.f_globals, free
             elif code in _REFUSED:
-                self.refuse(f"it calls {code.co_name}")
+                name = code.co_name
+                sets = name.startswith("_set_")
+                self.refuse(f"it sets {name.removeprefix('_set_')}" if sets else f"it calls {name}")
             elif code in _MADE and any(
                 isinstance(x, Tensor | np.ndarray) for x in leaves(tuple(frame.f_locals.values()))
             ):
