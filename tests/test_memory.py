@@ -124,13 +124,15 @@ def test_what_waits_longest_is_let_go_when_more_waits_than_was_ever_in_use() -> 
 def test_idle_buffers_are_given_back_before_an_allocation_fails() -> None:
     """A process that may use 1.5 GiB holds 1 GiB idle and asks for 1 GiB in another size."""
     program = """
-import resource
+import resource, sys
 import numpy as np
 import minitensor as mt
 from minitensor import memory
 
 space = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (space + (3 << 29), -1))
+if resource.getrlimit(resource.RLIMIT_AS)[0] < 0:  # as in an emulator
+    sys.exit(77)
 held = [memory.empty((1 << 26,), np.uint8) for _ in range(16)]
 del held
 assert memory.stats().idle >= 1 << 30
@@ -154,6 +156,8 @@ else:
     if not Path("/proc/self/statm").exists():
         pytest.skip("how much memory a process uses is not known here")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("memory cannot be limited here")
     assert done.returncode == 0, done.stderr
 
 
