@@ -227,8 +227,10 @@ def test_prompts_of_unequal_length_write_what_each_writes_alone() -> None:
         together = generate(Prefixes(), PROMPTS, Rows(3), 9, stop=stop)
         assert together == [generate(Prefixes(), [p], Rows(1), 9, stop=stop)[0] for p in PROMPTS]
         best = beam_search(Prefixes(), PROMPTS, Rows(3), 9, 3, 0.7, 2, stop)
-        assert best == [
-            beam_search(Prefixes(), [p], Rows(1), 9, 3, 0.7, 2, stop)[0] for p in PROMPTS
+        singly = [beam_search(Prefixes(), [p], Rows(1), 9, 3, 0.7, 2, stop)[0] for p in PROMPTS]
+        assert best == singly
+        assert [[o.score for o in found] for found in best] == [
+            [o.score for o in found] for found in singly
         ]
     model, src = make(3), sources()
     prompts = [[1], [1, 4, 5], [1, 9], [1, 7, 3, 8, 6], [1, 4]]
