@@ -18,7 +18,7 @@ host=$(command -v "${PYTHON:-python3}") # of this machine, with Numba
 packages=(numpy graphviz safetensors ml_dtypes pytest pytest-xdist hypothesis mpmath tqdm num2words matplotlib tokenizers sacrebleu scikit-learn)
 kernels=(kernel_math numerics softmax activation norm linear matmul attention attention_masks chain dropout
     conv rnn embedding loss elementwise reduce bfloat16 precision kernels_decoding pool parallel threading_layers)
-main=(ops machines autograd views inplace module optim random serialize files memory compile compile_models
+main=(ops machines autograd views inplace module optim random serialize files memory compile compile_memory compile_models
     replay_ops replay_chains transformer_fused transformer_model recurrent gpt bert vit translate decoding)
 
 unpack() {

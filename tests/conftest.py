@@ -12,12 +12,21 @@ from typing import Any
 
 import pytest
 
+import minitensor as mt
 from minitensor.testing import Rand
 
 
 @pytest.fixture
 def rand() -> Rand:
     return Rand()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = mt.get_num_threads()
+    mt.set_num_threads(1)
+    yield
+    mt.set_num_threads(before)
 
 
 @pytest.fixture

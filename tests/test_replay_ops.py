@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,12 @@ from minitensor.ops.samples import Rand
 from minitensor.replay import calls_of
 from minitensor.testing import leaves, samples
 
-pytestmark = pytest.mark.compiled
+pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("one_thread")]
 
 if not COMPILED:
     pytest.skip("nothing is compiled", allow_module_level=True)
 
 CASES = sorted(OPS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = mt.get_num_threads()
-    mt.set_num_threads(1)
-    yield
-    mt.set_num_threads(before)
 
 
 def changed(x: Any, noise: np.random.RandomState) -> Any:
