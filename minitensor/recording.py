@@ -105,10 +105,14 @@ class Recording(Observer):
         self.calls: list[Call] = []
         self.departures: list[Departure] = []
         self.inputs: list[int] = []
-        # By the id() of an array: it, its value, and the version of its memory at that time.
+        # By the id() of an array: it, its value, and how often its memory had been changed then.
         # None is kept alive, so that a recorded run needs no more memory than another.
-        self._known: dict[int, tuple[weakref.ref[np.ndarray], int, list[int] | None, int]] = {}
+        self._known: dict[int, tuple[weakref.ref[np.ndarray], int, int]] = {}
+        # By the id() of a view's array: it, its view functions, and the array of its base.
+        self._views: dict[int, tuple[weakref.ref[np.ndarray], Any, weakref.ref[np.ndarray]]] = {}
         self._memory: dict[int, weakref.ref[np.ndarray]] = {}  # the owners of that of results
+        # By the id() of the owner of memory that was changed in place: it, and how often.
+        self._changes: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}
         # Functions that run and are recorded as a whole: where their calls begin, their arguments.
         self._running: list[tuple[FrameType, int, list[Any]]] = []
 
@@ -141,19 +145,55 @@ class Recording(Observer):
         known = self._known.get(id(array))
         if known is None or known[0]() is not array:
             return self._leaf(x, array)
-        _, number, box, version = known
-        if box is not None and box[0] != version and isinstance(x, Tensor) and x._view is not None:
-            # The memory has changed since: the view is made again, unseen by other observers.
+        _, number, changes = known
+        if changes != self._changed(array):
+            view = self._view(x)
+            if view is None:
+                self._lost(x)
+                return number
+            # It is made again of what its memory is now, unseen by other observers.
             with Mode(observers=(self,)):
-                number = self.number(replay(x._view.functions, x._view.base, relaxed=True))
+                number = self.number(replay(*view, relaxed=True))
             self._keep(x, number)
         return number
+
+    def _view(self, x: Any) -> tuple[Any, Tensor] | None:
+        """Return the view functions and the base of a view, also of a detached one."""
+        if isinstance(x, Tensor) and x._view is not None:
+            base = x._view.base
+            return None if base._array is x._array else (x._view.functions, base)
+        array = x._array if isinstance(x, Tensor) else x
+        found = self._views.get(id(array))
+        if found is None or found[0]() is not array:
+            return None
+        shown = found[2]()
+        return None if shown is None else (found[1], wrap(shown))
+
+    def _changed(self, array: np.ndarray) -> int:
+        """Return how often the memory of an array was changed in place."""
+        owner = _owner(array)
+        found = self._changes.get(id(owner))
+        return found[1] if found is not None and found[0]() is owner else 0
+
+    def _change(self, target: Tensor) -> None:
+        owner = _owner(target._array)
+        self._changes[id(owner)] = weakref.ref(owner), self._changed(owner) + 1
+
+    def _lost(self, x: Any) -> None:
+        """Refuse memory that is changed in place and shown by tensors in a way nobody knows."""
+        raise RuntimeError(
+            f"export: at {line_of_user()}, a tensor of shape {tuple(x.shape)} shares memory with "
+            "another one that is changed in place, and how they relate is lost: clone() it, or "
+            "compute without the change in place"
+        )
 
     def _knows(self, t: Tensor) -> bool:
         known = self._known.get(id(t._array))
         return known is not None and known[0]() is t._array
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
+        if self._changed(array):
+            self._lost(x)
         name = self.names.tensors.get(id(array), "")
         value = Value(array, array.shape, array.dtype, "weight" if name else "constant", name)
         if not name:
@@ -173,8 +213,12 @@ class Recording(Observer):
         return len(self.values) - 1
 
     def _keep(self, x: Any, number: int) -> None:
-        array, box = (x._array, x._version_box) if isinstance(x, Tensor) else (x, None)
-        self._known[id(array)] = weakref.ref(array), number, box, box[0] if box is not None else 0
+        array = x._array if isinstance(x, Tensor) else x
+        self._known[id(array)] = weakref.ref(array), number, self._changed(array)
+        view = self._view(x) if isinstance(x, Tensor) and x._view is not None else None
+        if view is not None:
+            shown = weakref.ref(view[1]._array)
+            self._views[id(array)] = weakref.ref(array), view[0], shown
 
     def _made(self, out: Tensor) -> int:
         number = self._add(Value(None, out._array.shape, out._array.dtype))
@@ -216,16 +260,21 @@ class Recording(Observer):
         made = [self._made(out) for out in outs]
         self.calls.append(Call(op, given, options, made, path, line_of_user()))
 
+    def writing(self, target: Tensor, before: Tensor) -> None:
+        """Note that `target` is about to change, and so the base that it is a view of."""
+        view = self._view(target)
+        self.number(target if view is None else view[1])
+
     def wrote(self, target: Tensor, made: Tensor) -> None:
         """Note that `made` was written into `target`, and so into the base that it is a view of."""
-        new = self.number(made)
-        base = target._base
-        if base is not None and base._array is not target._array:
-            assert target._view is not None
-            _, before, *_ = self._known[id(base._array)]
+        new, view = self.number(made), self._view(target)
+        self._change(target)
+        if view is not None:
+            functions, base = view
+            before = self._known[id(base._array)][1]
             every: Tensor = wrap(np.arange(base._array.size))
             places = View.apply(every, shape=base._array.shape)
-            places = replay(target._view.functions, places, relaxed=True)
+            places = replay(functions, places, relaxed=True)
             result: Tensor = wrap(base._array.copy())
             self._call("ViewScatter", (), {}, [result])
             self.calls[-1].args = Ref(before), Ref(new), Ref(self.number(places))

@@ -1238,3 +1238,60 @@ def data_is_replaced(compile: Any) -> Any:
         x = mt.ones(2, requires_grad=True)
         seen += [f(x), x]
     return seen
+
+
+@case(ANY)
+def changes_in_place_of_what_is_detached(compile: Any) -> Any:
+    def alias(x: Any) -> Any:
+        y = x * 2
+        y.detach().add_(1)
+        return y
+
+    def of_view(x: Any) -> Any:
+        y = x * 2
+        y.view(-1).detach().add_(1)
+        return y * 3
+
+    def view_of(x: Any) -> Any:
+        y = x * 2
+        y.detach()[0].add_(1)
+        return y + 1
+
+    def shows(x: Any) -> Any:
+        y = x * 2
+        row, whole, data = y[0].detach(), y.detach().view(-1), y.data[1]
+        y.add_(1)
+        return row + 1, whole * 2, data * 3
+
+    def shows_another(x: Any) -> Any:
+        y = x.detach() * 2
+        row, whole = y[0].detach(), y.view(-1).detach()
+        del y
+        row.add_(1)
+        return whole + x.sum()
+
+    seen = []
+    for f in (alias, of_view, view_of, shows, shows_another):
+        for grad in (False, True):
+            c = compile(f)
+            for _ in range(5):
+                y = c(mt.randn(4, 3, requires_grad=grad))
+                seen += [f.__name__, y]
+    return seen
+
+
+@case("shares memory with one that is changed")
+def a_buffer_shows_another_that_changes(compile: Any) -> Any:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", mt.ones(2, 2))
+            self.register_buffer("flat", self.table.view(-1).detach())
+
+        def forward(self, x: Any) -> Any:
+            self.flat.add_(1)
+            return x * self.table
+
+    model = Counts()
+    c = compile(model)
+    return [(c(mt.randn(2, 2)), model.flat.clone()) for _ in range(5)]

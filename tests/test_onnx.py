@@ -530,6 +530,31 @@ def test_changes_in_place_are_kept() -> None:
     check(made, function, mt.randn(4, 3))
 
 
+def test_changes_in_place_show_in_what_is_detached() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        y = x * 2
+        row, whole, data = y[0].detach(), y.detach().view(-1), y.data[1]
+        y.add_(1)
+        rows = whole * 2, row + 1, data * 3
+        y[1:].detach().mul_(2)
+        return *rows, y * 3, whole + 1
+
+    made = export(function, mt.randn(2, 3))
+    check(made, function, mt.randn(2, 3))
+
+
+def test_memory_that_others_show_in_an_unknown_way_is_not_changed() -> None:
+    table = mt.ones(2, 3)
+    flat = table.view(-1).detach()
+
+    def function(x: Tensor) -> Tensor:
+        flat.add_(1)
+        return x * table
+
+    with pytest.raises(RuntimeError, match=r"shape \(2, 3\) shares memory .* changed in place"):
+        export(function, mt.randn(2, 3))
+
+
 def test_what_was_changed_in_place_is_an_input_no_more() -> None:
     def function(x: Tensor) -> Tensor:
         mask = mt.zeros(x.shape[0], 3, dtype=mt.bool)

@@ -202,11 +202,14 @@ class Op(Node, Registered, abstract=True):
             found = self.backward(*grads)
             return found if type(found) is tuple else (found,)
         self._saved.unpack()  # a checkpoint runs ops here, which they may not inside `quietly`
-        given = [g._array for g in grads if g is not None]
+        given = [
+            None if g is None else g._array for g in grads if g is not None or not self.materialize
+        ]
         try:
             made = here["quietly"](self.backward, *given)
         except MemoryError as error:
-            raise explain(f"{self.op_name} (backward)", error, [*map(wrap, given)]) from error
+            there = [wrap(a) for a in given if a is not None]
+            raise explain(f"{self.op_name} (backward)", error, there) from error
         made = made if type(made) is tuple else (made,)
         return tuple([None if a is None else wrap(asarray(a)) for a in made])
 
@@ -221,7 +224,8 @@ class Op(Node, Registered, abstract=True):
         args = [Alias.apply(a) if isinstance(a, Tensor) else a for a in inputs.tensors(self)]
         outs = decomposition(*args, **(self._kwargs or {}))
         outs = outs if isinstance(outs, tuple) else (outs,)
-        roots = [(edge_for(o), g) for o, g in zip(outs, grads, strict=True) if o.requires_grad]
+        pairs = zip(outs, grads, strict=True)
+        roots = [(edge_for(o), g) for o, g in pairs if o.requires_grad and g is not None]
         wanted = {edge_for(a): i for i, a in enumerate(args) if getattr(a, "requires_grad", False)}
         found = run_backward(roots, True, wanted) if wanted else {}
         return tuple([found.get(i) for i in range(len(args))])

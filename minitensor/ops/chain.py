@@ -8,6 +8,7 @@ the same kind, which computes again what the derivatives need.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -281,16 +282,18 @@ class Program:
         arrays: Sequence[np.ndarray],
         keys: Sequence[int] = (),
         needs: tuple[bool, ...] | None = None,
+        given: tuple[bool, ...] = (),
     ) -> list[Any]:
         """Return the results for the inputs.
 
-        With `needs`, the gradients of the inputs, None where they need none; then arrays are the
-        inputs, the gradients of all outputs, and the outputs that `saved` names.
+        With `needs`, the gradients of the inputs, None where they need none or get none; then
+        arrays are the inputs, the gradients of those outputs that are `given` one, and the outputs
+        that `saved` names.
         """
-        key = needs, *[(x.shape, x.dtype.char) for x in arrays]
+        key = needs, given, *[(x.shape, x.dtype.char) for x in arrays]
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._plan(arrays, needs)
+            plan = self._plans[key] = self._plan(arrays, needs, given)
         code, expands, shapes, returned = plan
         made: list[np.ndarray] = []
         if code is not None:
@@ -299,9 +302,15 @@ class Program:
             made = kernel.run(code, arrays, shapes, keys)
         return [None if i is None else made[i] if i >= 0 else arrays[-1 - i] for i in returned]
 
-    def _plan(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...] | None) -> Plan:
+    def _plan(
+        self,
+        arrays: Sequence[np.ndarray],
+        needs: tuple[bool, ...] | None,
+        given: tuple[bool, ...],
+    ) -> Plan:
         shape = np.broadcast_shapes(*[x.shape for x in arrays])
-        tape, values = self.trace(() if needs is None else self.saved(needs).outputs)
+        known = () if needs is None else self.saved(needs).outputs
+        tape, values = self.trace(known, sum(given))
         layouts = [kernel.layout_of(x.shape, shape) for x in arrays]
         results: list[tuple[int, kernel.Layout | None]] = []  # nodes, and what they are summed to
         returned: list[int | None] = []
@@ -315,7 +324,7 @@ class Program:
                 results.append((value.number, None))
                 shapes.append(shape)
         else:
-            grads = self._differentiate(tape, values, needs)
+            grads = self._differentiate(tape, values, needs, given)
             for g, x in zip(grads, arrays, strict=False):
                 # Sums are added in float64; those of float64 pairwise, after this, by the engine.
                 summed = x.shape != shape and x.itemsize < 8
@@ -343,14 +352,14 @@ class Program:
             )
         return Plan(code, None in layouts, shapes, returned)
 
-    def trace(self, known: Sequence[int] = ()) -> tuple[Tape, list[Value]]:
+    def trace(self, known: Sequence[int] = (), grads: int = 0) -> tuple[Tape, list[Value]]:
         """Return the instructions, and the values of inputs and steps.
 
-        - known: the results that are not computed, but are inputs after the gradients of outputs.
+        - known: the results that are not computed, but are inputs after so many `grads` of outputs.
         """
         tape = Tape()
         values = [tape.value("input", number) for number in range(self.inputs)]
-        first = self.inputs + len(self.outputs)
+        first = self.inputs + grads
         for number, (name, *args) in enumerate(self.steps, self.inputs):
             if number in known:
                 values.append(tape.value("input", first + known.index(number)))
@@ -374,8 +383,9 @@ class Program:
 
     def _reads(self, needs: tuple[bool, ...], known: Sequence[int]) -> set[int]:
         """Return the inputs whose numbers the gradients depend on, if results are `known`."""
-        tape, values = self.trace(known)
-        left = [g.number for g in self._differentiate(tape, values, needs) if g is not None]
+        every = (True,) * len(self.outputs)
+        tape, values = self.trace(known, len(every))
+        left = [g.number for g in self._differentiate(tape, values, needs, every) if g is not None]
         found = set()
         for number in left:
             name, *operands = tape.nodes[number]
@@ -387,9 +397,13 @@ class Program:
         return found.difference(grads)
 
     def _differentiate(
-        self, tape: Tape, values: list[Value], needs: tuple[bool, ...]
+        self,
+        tape: Tape,
+        values: list[Value],
+        needs: tuple[bool, ...],
+        given: tuple[bool, ...],
     ) -> list[Value | None]:
-        """Return the gradients of inputs; those of the outputs are further inputs."""
+        """Return the gradients of inputs; those of the `given` outputs are further inputs."""
         needed = list(needs)
         for _, *args in self.steps:
             needed.append(any(needed[a] for a in args if type(a) is int))
@@ -399,7 +413,7 @@ class Program:
             have = grads[number]
             grads[number] = g if have is None else have + g
 
-        for place, number in enumerate(self.outputs):
+        for place, number in enumerate(itertools.compress(self.outputs, given)):
             send(number, tape.value("input", self.inputs + place))
         for number in range(len(values) - 1, self.inputs - 1, -1):
             name, *args = self.steps[number - self.inputs]
@@ -448,6 +462,7 @@ class Chain(Op):
     broadcasts = True
     one_type = True
     native = True
+    materialize = False
 
     @staticmethod
     def call(*inputs: Tensor, program: Program, keys: tuple[int, ...] = ()) -> Any:
@@ -473,12 +488,13 @@ class Chain(Op):
         ctx.save(program, keys, *kept, *[made[program.outputs.index(n)] for n in saved.outputs])
         return made[0] if len(made) == 1 else tuple(made)
 
-    def backward(ctx, *grads: np.ndarray) -> tuple[Any, ...]:
+    def backward(ctx, *grads: np.ndarray | None) -> tuple[Any, ...]:
         program, keys, *kept = ctx.saved
         arrays = [_unread(*x) if type(x) is tuple else x for x in kept]
-        count = program.inputs
-        given = [*arrays[:count], *grads, *arrays[count:]]
-        return tuple(program.run(given, keys, ctx.needs_input_grad))
+        count, there = program.inputs, [g for g in grads if g is not None]
+        given = tuple([g is not None for g in grads])
+        arrays[count:count] = there
+        return tuple(program.run(arrays, keys, ctx.needs_input_grad, given))
 
     @staticmethod
     def decomposition(*inputs: Tensor, program: Program, keys: tuple[int, ...] = ()) -> Any:

@@ -148,6 +148,8 @@ class CallRecording(Recording):
             self.requires.add(self.inputs[-1])
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
+        if self._changed(array):
+            self._lost(x)
         name = self.names.tensors.get(id(array), "")
         if not name and not noted(self._constant, array):
             self.refuse(
@@ -168,6 +170,9 @@ class CallRecording(Recording):
         if isinstance(x, Tensor) and x._view is not None:
             note(self._viewed, x._view.base._array)
 
+    def _lost(self, x: Any) -> None:
+        self.refuse(f"a tensor of shape {tuple(x.shape)} shares memory with one that is changed")
+
     def refuse(self, why: str) -> None:
         """Note why the call cannot be repeated, and where, unless there is a reason already."""
         self.problem = self.problem or f"{line_of_user()}: {why}"
@@ -175,6 +180,8 @@ class CallRecording(Recording):
     def graph(self, outputs: Sequence[Tensor]) -> Graph:
         """Return the graph of a call that returned these; NotReplayable if there is none."""
         found = [self._argument(t).number for t in outputs]
+        if self.problem:
+            raise NotReplayable(self.problem)
         if any(self.values[number].kind == "constant" for number in found):
             raise NotReplayable("it returns a tensor that no op made")
         graph = Graph(
@@ -235,7 +242,7 @@ class CallRecording(Recording):
         """Note a change in place: it makes a new value, also of a leaf or an argument."""
         before = self._before.pop(id(target._array))
         kind, new = self.values[before].kind, self.number(made)
-        whole = target._view is None and not self.is_viewed(target)
+        whole = self._view(target) is None and not self.is_viewed(target)
         lost = target.requires_grad and not made.requires_grad  # in no_grad: its history stays
         if not whole or lost or (kind and target.requires_grad):
             self.refuse(f"a tensor of shape {tuple(target.shape)} is changed in place")
@@ -243,12 +250,14 @@ class CallRecording(Recording):
         if origin is not None:
             self.updates[origin] = new
             self.origins[new] = origin
+        self._change(target)
         self._keep(target, new)
         if target.requires_grad:
             self.requires.add(new)
 
     def writing(self, target: Tensor, before: Tensor) -> None:
         """Note that `target` is about to change; `before` has the values it had."""
+        super().writing(target, before)
         number = self._before[id(target._array)] = self.number(target)
         if before is not target:
             self._keep(before, number)
