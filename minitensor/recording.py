@@ -143,7 +143,7 @@ class Recording(Observer):
         """Return the value that a tensor or array is, a new one if no recorded op made it."""
         array = x._array if isinstance(x, Tensor) else x
         known = self._known.get(id(array))
-        if known is None or known[0]() is not array:
+        if known is None or array is not known[0]():
             return self._leaf(x, array)
         _, number, changes = known
         if changes != self._changed(array):
