@@ -143,10 +143,10 @@ class Recording(Observer):
         """Return the value that a tensor or array is, a new one if no recorded op made it."""
         array = x._array if isinstance(x, Tensor) else x
         known = self._known.get(id(array))
-        if known is None or array is not known[0]():
+        if known is None or known[0]() is not array:
             return self._leaf(x, array)
         _, number, changes = known
-        if changes != self._changed(array):
+        if self._changed(x) != changes:
             view = self._view(x)
             if view is None:
                 self._lost(x)
@@ -169,15 +169,15 @@ class Recording(Observer):
         shown = found[2]()
         return None if shown is None else (found[1], wrap(shown))
 
-    def _changed(self, array: np.ndarray) -> int:
-        """Return how often the memory of an array was changed in place."""
-        owner = _owner(array)
+    def _changed(self, x: Any) -> int:
+        """Return how often the memory of a tensor or array was changed in place."""
+        owner = _owner(x._array if isinstance(x, Tensor) else x)
         found = self._changes.get(id(owner))
         return found[1] if found is not None and found[0]() is owner else 0
 
     def _change(self, target: Tensor) -> None:
         owner = _owner(target._array)
-        self._changes[id(owner)] = weakref.ref(owner), self._changed(owner) + 1
+        self._changes[id(owner)] = weakref.ref(owner), self._changed(target) + 1
 
     def _lost(self, x: Any) -> None:
         """Refuse memory that is changed in place and shown by tensors in a way nobody knows."""
@@ -192,7 +192,7 @@ class Recording(Observer):
         return known is not None and known[0]() is t._array
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
-        if self._changed(array):
+        if self._changed(x):
             self._lost(x)
         name = self.names.tensors.get(id(array), "")
         value = Value(array, array.shape, array.dtype, "weight" if name else "constant", name)
@@ -214,7 +214,7 @@ class Recording(Observer):
 
     def _keep(self, x: Any, number: int) -> None:
         array = x._array if isinstance(x, Tensor) else x
-        self._known[id(array)] = weakref.ref(array), number, self._changed(array)
+        self._known[id(array)] = weakref.ref(array), number, self._changed(x)
         view = self._view(x) if isinstance(x, Tensor) and x._view is not None else None
         if view is not None:
             shown = weakref.ref(view[1]._array)

@@ -148,7 +148,7 @@ class CallRecording(Recording):
             self.requires.add(self.inputs[-1])
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
-        if self._changed(array):
+        if self._changed(x):
             self._lost(x)
         name = self.names.tensors.get(id(array), "")
         if not name and not noted(self._constant, array):
