@@ -107,11 +107,11 @@ _publish("torch", globals())
 from . import data, nn, optim  # isort: skip  # they use the names above
 
 
-def _compiled_calls(function, explain):  # type: ignore[no-untyped-def]
+def _compiled_calls(function, **settings):  # type: ignore[no-untyped-def]
     """Return a module's call, compiled."""
-    from .replay.compiled import Compiled
+    from .replay import compiled_calls
 
-    return Compiled(function, explain)
+    return compiled_calls(function, **settings)
 
 
 nn.module.compiler.append(_compiled_calls)

@@ -24,12 +24,9 @@ from minitensor.core.observe import state as thread
 from minitensor.kernels import linear as kernel
 from minitensor.kernels import norm as norm_kernel
 from minitensor.kernels.attention import attention
-from minitensor.kernels.panels import Panels, rounded
+from minitensor.kernels.panels import LEAST, MOST, Panels, rounded
 
 Keep = Callable[..., np.ndarray]
-# Rows of a product between which panels pay: for fewer, the weight is read at the speed of memory
-# as it is, and for more, packing it is little beside the product.
-LEAST, MOST = 8, 256
 
 
 def kept(array: np.ndarray, *others: np.ndarray) -> np.ndarray:

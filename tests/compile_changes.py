@@ -1283,6 +1283,9 @@ def changes_in_place_of_what_is_detached(compile: Any) -> Any:
 @case("shares memory with one that is changed")
 def a_buffer_shows_another_that_changes(compile: Any) -> Any:
     class Counts(nn.Module):
+        table: Any
+        flat: Any
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("table", mt.ones(2, 2))

@@ -202,14 +202,12 @@ class Op(Node, Registered, abstract=True):
             found = self.backward(*grads)
             return found if type(found) is tuple else (found,)
         self._saved.unpack()  # a checkpoint runs ops here, which they may not inside `quietly`
-        given = [
-            None if g is None else g._array for g in grads if g is not None or not self.materialize
-        ]
+        dropped = self.materialize  # those of outputs that are no floats
+        given = [None if g is None else g._array for g in grads if g is not None or not dropped]
         try:
             made = here["quietly"](self.backward, *given)
         except MemoryError as error:
-            there = [wrap(a) for a in given if a is not None]
-            raise explain(f"{self.op_name} (backward)", error, there) from error
+            raise explain(f"{self.op_name} (backward)", error, grads) from error
         made = made if type(made) is tuple else (made,)
         return tuple([None if a is None else wrap(asarray(a)) for a in made])
 

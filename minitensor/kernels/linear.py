@@ -22,7 +22,7 @@ from .dropout import dropout_arguments, dropout_in_place
 from .jit import COMPILED
 from .matmul import matmul
 from .pack import copy
-from .panels import Panels
+from .panels import Panels, panels_for
 from .parallel import (
     NativeFunction,
     address,
@@ -64,10 +64,14 @@ def linear(
     out: np.ndarray | None = None,
     epilogue: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Return x w^T + bias: (M, E), (F, E), (F) -> (M, F); `out` and `epilogue` as of `matmul`."""
-    if isinstance(w, Panels):
-        return w.product(x, bias, out, epilogue)
-    return matmul(x, w.T, out, bias, epilogue=epilogue)
+    """Return x w^T + bias: (*, E), (F, E), (F) -> (*, F); `out` and `epilogue` as of `matmul`."""
+    panels = w if isinstance(w, Panels) else panels_for(x, w)
+    if panels is None:
+        return matmul(x, w.T, out, bias, epilogue=epilogue)  # type: ignore[union-attr]
+    if x.ndim == 2:
+        return panels.product(x, bias, out, epilogue)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return panels.product(rows, bias, out, epilogue).reshape(*x.shape[:-1], len(w))
 
 
 def linear_activation(

@@ -8,11 +8,15 @@ rows. By some tens of rows or fewer it is not little, and reading a weight from 
 such a product, is fastest where it lies in the order in which it is read. If products are rounded
 to bfloat16 when panels are made, panels are half as large, and so is what is read.
 
-Panels are a copy: whoever keeps them has to notice that the weight has changed.
+Panels are a copy: whoever keeps them has to notice that the weight has changed. In a block of
+`reading(panels)` the linear layers of a thread read those weights from them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +37,10 @@ from .parallel import (
 )
 from .precision import rounds
 from .simd import itemsize_of
+
+# Rows of a product between which panels pay: for fewer, the weight is read at the speed of memory
+# as it is, and for more, packing it is little beside the product.
+LEAST, MOST = 8, 256
 
 
 def _pack_panel(exemplar: Any, to: int, b: int, row: int, col: int, rows: int, cols: int) -> None:
@@ -117,7 +125,7 @@ class Panels:
         tasks = get_num_threads() if max(m, ROWS_OF_A_READ) * n * k >= PARALLEL else 1
         if WORKSPACE.size < tasks * WORKSPACE_BYTES:
             WORKSPACE.grow(tasks * WORKSPACE_BYTES)
-        recording.keep(self)
+        recording.keep(self._content)
         run_stack(
             self.dtype, tasks,
             (GEMM_ROUNDED if self.rounded else GEMM).address(self.dtype),
@@ -126,3 +134,31 @@ class Panels:
             1, 1, m, n, k, 0, 0, out.strides[0], 0, 0, *x.strides, 0, 0, IN_PANELS, self._column, 0,
         )  # fmt: skip
         return out
+
+
+class _Reading(threading.local):
+    panels: Mapping[Any, Panels] = {}
+
+
+_reading = _Reading()
+
+
+def place_of(weight: np.ndarray) -> Any:
+    """Return what tells a weight from others: where it lies, and its shape and strides."""
+    return address(weight), weight.shape, weight.strides
+
+
+@contextlib.contextmanager
+def reading(panels: Mapping[Any, Panels]) -> Iterator[None]:
+    """Let linear layers read weights from panels, each given by its `place_of`, in this block."""
+    before, _reading.panels = _reading.panels, panels
+    try:
+        yield
+    finally:
+        _reading.panels = before
+
+
+def panels_for(x: np.ndarray, weight: np.ndarray) -> Panels | None:
+    """Return the panels from which a product with x (*, K) reads a weight (N, K), if there are."""
+    known = _reading.panels
+    return known.get(place_of(weight)) if known and x.flags.c_contiguous else None

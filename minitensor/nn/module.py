@@ -95,7 +95,7 @@ class Module(hooks.Hooked):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the calls of this module from now on, as `minitensor.compile` does."""
-        self.__dict__["_compiled"] = compiler[0](self._call, kwargs.get("explain", False))
+        self.__dict__["_compiled"] = compiler[0](self._call, **kwargs)
 
     # Registration
 

@@ -101,7 +101,7 @@ class Linear(Op):
         _check_linear(x, w, b)
         needs_x, needs_w, _ = ctx.needs_input_grad
         ctx.save(x if needs_w else None, w if needs_x else None)
-        y = products.matmul(x if x.ndim > 1 else x[None], w.T, bias=b)
+        y = kernel.linear(x if x.ndim > 1 else x[None], w, b)
         return y if x.ndim > 1 else y[0]
 
     @staticmethod

@@ -21,7 +21,7 @@ How it works, in the order of the files:
    one after another in compiled code: no tensor is made, no name looked up, no memory asked for.
 6. `compiled` ties these together: the kinds of arguments, random numbers, the node of the graph
    that stands for the whole call, and the cases in which the ops must run again one by one
-   (a second derivative, a second backward pass).
+   (a second derivative, a second backward pass). `frozen` lays out weights that stay as they are.
 
 What cannot be repeated runs as it is, and a warning says why, once. `explain=True` prints what was
 recorded, which rules applied and where, and what memory the plan needs (`explain`, `left`); a graph
@@ -31,7 +31,7 @@ of a compiled function draws the ops that are replayed (`traced`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..nn.module import Module
@@ -41,14 +41,14 @@ from .compiled import Compiled
 class OptimizedModule(Module):
     """A module whose calls are compiled; its attributes are those of the module, `_orig_mod`."""
 
-    def __init__(self, module: Module, explain: bool = False) -> None:
+    def __init__(self, module: Module, **settings: Any) -> None:
         super().__init__()
         self._orig_mod = module
         if getattr(module, "compiles_inside", False):
-            module.compile(explain=explain)
+            module.compile(**settings)
             self.__dict__["_calls"] = module
         else:
-            self.__dict__["_calls"] = Compiled(module, explain)
+            self.__dict__["_calls"] = compiled_calls(module, **settings)
         self.__dict__["training"] = module.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -68,29 +68,44 @@ class OptimizedModule(Module):
             return getattr(super().__getattr__("_orig_mod"), name)
 
 
+def compiled_calls(
+    function: Callable[..., Any],
+    explain: bool = False,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Compiled:
+    """Return what calls a function as `compile` says."""
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"compile: options must be a dict, got {type(options).__name__}")
+    return Compiled(function, explain, bool((options or {}).get("freezing", False)))
+
+
 def compile(model: Any = None, *, explain: bool = False, **settings: Any) -> Any:
     """Return a function or module that computes the same, faster from its third call on.
 
     - `model`: a function, which may also be decorated, or a module: the module returned has the
       same parameters, and is `model` but for its calls.
     - `explain`: print what was recorded and how it was rewritten.
-    - `settings`: PyTorch's, such as `mode` and `dynamic`; they make no difference.
+    - `settings`: PyTorch's. `options={"freezing": True}` is for a model that is only used: calls
+      that record no gradient read weights of linear layers from a copy that is laid out once. What
+      changes weights is noticed, but not what NumPy or `.data` write into them. Others, such as
+      `mode` and `dynamic`, make no difference.
 
     The first call with arguments of new shapes, types or modes runs as it is. What cannot be
     repeated, as it depends on the numbers in a tensor, runs so always: a warning says why, once.
-    TypeError for something that cannot be called.
+    TypeError for something that cannot be called, or options that are no dictionary.
     """
     if model is None:
 
         def fn(model: Any) -> Any:
-            return compile(model, explain=explain)
+            return compile(model, explain=explain, **settings)
 
         return fn
     if isinstance(model, Module):
-        return OptimizedModule(model, explain)
+        return OptimizedModule(model, explain=explain, **settings)
     if not callable(model):
         raise TypeError(f"compile: expected a function or a module, got {type(model).__name__}")
-    calls = Compiled(model, explain)
+    calls = compiled_calls(model, explain, **settings)
 
     @functools.wraps(model)
     def compiled(*args: Any, **kwargs: Any) -> Any:

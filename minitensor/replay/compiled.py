@@ -22,10 +22,12 @@ from ..core.saved import FREED, SavedTensors, origin_of
 from ..dtype import get_default_dtype
 from ..errors import is_library
 from ..kernels.jit import COMPILED
+from ..kernels.panels import reading
 from ..nn.masks import is_causal_mask
 from ..recording import leaves, refs
 from .addresses import NotReplayable, Place, raised
 from .chains import fuse_chains
+from .frozen import Frozen, version_of
 from .graph import Call, Graph, aliased
 from .guards import Guards
 from .plan import Movable, Pass, Trace, ready
@@ -47,8 +49,11 @@ _AS_IT_IS = object()
 class Compiled:
     """A function whose calls are recorded and replayed."""
 
-    def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], explain: bool = False, freezes: bool = False
+    ) -> None:
         self.function, self.explains = function, explain
+        self.frozen = Frozen() if freezes else None  # weights that stay as they are
         self.kinds: dict[Any, list[Entry]] = {}  # of arguments: recorded calls
         self.told: set[str] = set()
         self.rooms: list[Room] = []
@@ -56,7 +61,8 @@ class Compiled:
         self._reached: dict[CodeType, Any] = {}  # code that ran in them
 
     def __reduce__(self) -> Any:
-        return Compiled, (self.function, self.explains)  # a copy records anew
+        made_with = self.function, self.explains, self.frozen is not None
+        return Compiled, made_with  # a copy records anew
 
     @property
     def entries(self) -> list[Entry]:
@@ -164,7 +170,7 @@ class Compiled:
             result = self.function(*args, **kwargs)
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
-        entry = Entry(guards, self._obstacle(recording, guards), self.explains)
+        entry = Entry(guards, self._obstacle(recording, guards), self.explains, self.frozen)
         # It may have shown code that was not known, or made something once: try the next call.
         shown = not entry.reason and guards.reach(recording.functions)
         if self._tries[kind] < (_SHOWN if shown else entry.reason.startswith(_CHANGES)):
@@ -231,21 +237,23 @@ class Entry:
     recorded: list[Call]  # before rules
     fired: list[Fired]
 
-    def __init__(self, guards: Guards, reason: str, explains: bool = False) -> None:
+    def __init__(
+        self, guards: Guards, reason: str, explains: bool = False, frozen: Frozen | None = None
+    ) -> None:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
-        self.explains = explains
+        self.explains, self.frozen = explains, frozen
         self.plans: list[Plan] = []
         self.used = next(clock)
 
     def plan(self, room: Room, now: Any) -> Plan:
         """Return the plan that runs in this memory; NotReplayable if there can be none."""
-        self.plans = [plan for plan in self.plans if plan.made_for == now]
+        self.plans = [plan for plan in self.plans if plan.made_for == now and plan.holds]
         for plan in self.plans:
             if plan.broken:
                 raise NotReplayable(plan.broken)
             if plan.room is room:
                 return plan
-        self.plans.append(Plan(self.graph, self.form, room, self.explains))
+        self.plans.append(Plan(self.graph, self.form, room, self.explains, self.frozen))
         return self.plans[-1]
 
 
@@ -266,8 +274,18 @@ class Room:
 class Plan:
     """A graph with its programs, made at the first call and at the first backward pass."""
 
-    def __init__(self, graph: Graph, form: Any, room: Room, explains: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        form: Any,
+        room: Room,
+        explains: bool = False,
+        frozen: Frozen | None = None,
+    ) -> None:
         self.graph, self.form, self.room, self.explains = graph, form, room, explains
+        self.frozen = frozen
+        self.panels: dict[Any, Any] = {}  # of weights that stay as they are
+        self._versions: list[tuple[Tensor, int]] = []
         self.arena = room.arena
         leaves = _last_used_first(graph)
         self.sources = graph.inputs + leaves
@@ -280,6 +298,11 @@ class Plan:
         self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
         self._made: list[Tensor | None] = []  # and their outputs
         self.made_for: Any = ready()
+
+    @property
+    def holds(self) -> bool:
+        """True if the weights that it has panels of are as they were."""
+        return all(version_of(t) == version for t, version in self._versions)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the function would return."""
@@ -344,7 +367,9 @@ class Plan:
             if number >= count:
                 trace.keep(leaf._array)
         others = tuple([o for o in state.observers if not o.sees_whole])
-        with Mode(observers=others, twice=False), trace.noting():
+        if self.frozen is not None and not state.grad:
+            self.panels, self._versions = self.frozen.panels(self.graph)
+        with Mode(observers=others, twice=False), reading(self.panels), trace.noting():
             outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
         self._made = [
             None if n in self.sources else out
@@ -542,11 +567,6 @@ class CompiledNode(Node):
         """Free what the backward pass needed."""
         self._saved, self.done = FREED, True
         self.tensors, self.arrays, self.before = (), (), {}
-
-
-def version_of(t: Tensor) -> int:
-    """Return how often the memory of a tensor was changed, as far as that is counted."""
-    return 0 if t._version_box is None else t._version_box[0]
 
 
 def _range(a: np.ndarray) -> tuple[int, int]:
