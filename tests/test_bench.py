@@ -294,10 +294,24 @@ def test_scripts_train_alike_on_both_sides(script: Script) -> None:
 
 @needs_compiled
 def test_the_figures_of_scripts() -> None:
-    figures = list(foreign.measure_scripts(replace(PLAN, scripts=PLAN.scripts[:1]), []))
+    figures = list(foreign.measure_scripts(replace(PLAN, scripts=PLAN.scripts[:1]), [], ROOFS))
     assert [figure.name for figure in figures] == ["gpt, uncompiled", "gpt"]
     assert figures[1].target == foreign.TARGET
     assert not figures[1].ratios
+    tokens, width, vocabulary = 2 * 8, 16, 20
+    attention = 2 * 2 * tokens * 8 * width  # scores and their product with the values
+    linear = 2 * tokens * (12 * width**2 + width * vocabulary)
+    # Backward needs two products for one, and of attention the scores again.
+    assert figures[1].flops == 3 * linear + attention * 7 / 2
+
+
+def test_the_most_that_the_peak_allows() -> None:
+    one = Figure("steps", "one", {"here": 2.0}, ratios={"torch": 1.5}, flops=200e9)
+    other = Figure("steps", "other", {"here": 1.0}, ratios={"torch": 3.0}, flops=150e9)
+    (most,) = measure.at_peak("steps", [one, other], ROOFS)  # 200 GFLOP/s
+    assert most.ratio == pytest.approx(math.sqrt(1.5 * 2 * 3 * 200 / 150))
+    assert not measure.at_peak("steps", [one], None)
+    assert not measure.at_peak("steps", [replace(one, ratios={})], ROOFS)
 
 
 @needs_torch
@@ -354,7 +368,7 @@ def test_topics_run_and_their_figures_are_written(
     assert by_name["NN 8,8,8"]["target"] == 1.0
     assert by_name["tiny: share of the FMA peak"]["unit"] == "share"
     targets = {figure["target"] for figure in figures if figure["name"] == "geometric mean"}
-    assert targets == {1.0, 1.8}  # of products and of steps
+    assert targets == {1.0, 2.0}  # of products and of steps
     assert found["busy"]["steps 1"] == 0.01
     assert "the machine: idle" in out
     assert set(by_name["tiny at medium"]["values"]) == {"here", "torch"}

@@ -17,10 +17,11 @@ import minitensor as mt
 from minitensor.models.bert import Bert, BertConfig
 from minitensor.models.bert_fused import FusedBert
 
-from .measure import HERE, Figure, Sides, compared, load
+from .measure import HERE, Figure, Sides, from_times, load, take_turns
 from .plan import Plan
 
 TARGET = 1.5  # of PyTorch's speed
+COMPILED = "here compiled"
 
 
 def measure_bert(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
@@ -30,21 +31,26 @@ def measure_bert(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     without that package there is nothing to compare with.
     """
     model = Bert(plan.bert).eval()
-    fused = FusedBert(model)
+    fused, compiled = FusedBert(model), mt.compile(model, options={"freezing": True})
     theirs = hugging_face(model) if {"torch", "onnxruntime"} & set(against) else None
     for batch, length in plan.bert_batches:
         noise = np.random.RandomState(0)
         tokens = noise.randint(1, plan.bert.vocab_size, (batch, length))
         ours = mt.tensor(tokens)
-        sides: Sides = {HERE: lambda ours=ours: fused(ours)}  # type: ignore[misc]
+        sides: Sides = {
+            HERE: lambda ours=ours: fused(ours),  # type: ignore[misc]
+            COMPILED: mt.inference_mode()(lambda ours=ours: compiled(ours)),  # type: ignore[misc]
+        }
         if theirs is not None and "torch" in against:
             sides["torch"] = torch_call(theirs, tokens)
         if theirs is not None and "onnxruntime" in against:
             sides["onnxruntime"] = onnx_call(theirs, tokens)
-        yield compared(
-            plan, "bert", f"N={batch} L={length}", sides,
-            flops=flops(plan.bert, batch, length), target=TARGET,
-        )  # fmt: skip
+        times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
+        by_compiler, name = times.pop(COMPILED), f"N={batch} L={length}"
+        each = flops(plan.bert, batch, length)
+        yield from_times("bert", name, times, flops=each, target=TARGET)
+        times[HERE] = by_compiler
+        yield from_times("bert", f"{name}, compiled", times, flops=each)
 
 
 def flops(config: BertConfig, batch: int, length: int) -> float:

@@ -23,7 +23,17 @@ import numpy as np
 import minitensor as mt
 from minitensor.models.command import InputError
 
-from .measure import HERE, Figure, Sides, from_times, geometric_mean, library, take_turns
+from .measure import (
+    HERE,
+    Figure,
+    Roofs,
+    Sides,
+    at_peak,
+    from_times,
+    geometric_mean,
+    library,
+    take_turns,
+)
 from .plan import Plan, Script
 
 TARGET = 2.0  # of PyTorch's speed, compiled here and not there
@@ -33,7 +43,7 @@ SCRIPTS = Path(mt.__file__).parents[1] / "tests" / "scripts"
 COMPILES = importlib.util.find_spec("minitensor.replay") is not None
 
 
-def measure_scripts(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+def measure_scripts(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> Iterator[Figure]:
     """Measure training steps, uncompiled and compiled; ratios are to the compiled one here."""
     figures = []
     for script in plan.scripts:
@@ -43,16 +53,21 @@ def measure_scripts(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
             sides["torch"] = Training("torch", script).step
             sides["torch" + COMPILED] = Training("torch", script, True).step
         check_losses(script, sides)
+        flops = Training(HERE, script).flops()
         times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
         if COMPILES:
-            yield from_times("scripts", f"{script.name}, uncompiled", without(times, True))
+            name = f"{script.name}, uncompiled"
+            yield from_times("scripts", name, without(times, True), flops=flops)
             times[HERE] = times.pop(HERE + COMPILED)
-        figures.append(from_times("scripts", script.name, without(times, False), target=TARGET))
+        figures.append(
+            from_times("scripts", script.name, without(times, False), flops=flops, target=TARGET)
+        )
         yield figures[-1]
         if "torch" in against:
             both = {HERE: times[HERE], "torch": times["torch" + COMPILED]}
             yield from_times("scripts", f"{script.name}, beside torch.compile", both)
     yield from geometric_mean("scripts", figures, TARGET)
+    yield from at_peak("scripts", figures, roofs)
 
 
 def without(times: dict[str, list[float]], compiled: bool) -> dict[str, list[float]]:
@@ -87,6 +102,13 @@ class Training:
         )
         self.parameters = list(model.parameters())
         self.model = lib.compile(model) if compiled else model
+
+    def flops(self) -> int:
+        """Return the FLOPs of the matrix products of a step, here."""
+        graph = mt.graph.trace(
+            lambda x: LOSS[self.script.file](mt, self.model, x, self.y), self.x, backward=True
+        )
+        return sum(node.flops for node in graph.nodes.values())
 
     def step(self) -> Any:
         """Train for one step, and return the loss."""

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -174,6 +174,19 @@ def geometric_mean(
             target=target,
         )
     ]
+
+
+def at_peak(topic: str, figures: Iterable[Figure], roofs: Roofs | None) -> list[Figure]:
+    """Return what `geometric_mean` does for products at the peak of the processor, and all else 0.
+
+    No faster side can be made; none is returned without figures with FLOPs, or roofs.
+    """
+    ratios = [
+        replace(figure, ratios={"peak": figure.ratio * roofs.gflops / figure.gflops})
+        for figure in figures
+        if roofs is not None and figure.ratio and figure.gflops
+    ]
+    return geometric_mean(topic, ratios, name="geometric mean, if all were products at the peak")
 
 
 def library(side: str) -> Any:
