@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -210,6 +210,10 @@ class Roofs:
     gbytes: float  # of memory, not of caches
     rounded_one: float  # GFLOP/s with operands of bfloat16
     rounded: float
+
+    def or_higher(self, other: Roofs) -> Roofs:
+        """Return the higher of each limit."""
+        return Roofs(*map(max, astuple(self), astuple(other)))
 
 
 @compiler().njit(nogil=True)
