@@ -294,6 +294,77 @@ def test_changes_in_place_are_values_of_their_own() -> None:
     assert g.nodes["view_scatter:backward"].of == "view_scatter"
 
 
+def base_changed(x: Any) -> Any:
+    y = x * 2
+    row = y[0]
+    y.add_(1)
+    return row + 1
+
+
+def detached_view_changed(x: Any) -> Any:
+    y = x * 2
+    y.view(-1).detach().add_(1)
+    return y * 3
+
+
+def base_of_detached_changed(x: Any) -> Any:
+    y = x * 2
+    row = y[0].detach()
+    y.add_(1)
+    return row + 1
+
+
+def another_view_changed(x: Any) -> Any:
+    y = x * 2
+    row, flat = y[0], y.view(-1)
+    row.add_(1)
+    return flat + 1
+
+
+def rows_changed(x: Any) -> Any:
+    y = x * 2
+    row = y[0]
+    y[1] = 3.0
+    y[0] = 2.0
+    return row * 1
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize(
+    ("program", "way"),
+    [
+        (base_changed, ["mul", "add", "getitem.1", "add.1"]),
+        (detached_view_changed, ["mul", "view_scatter", "mul.1"]),
+        (base_of_detached_changed, ["mul", "add", "getitem.1", "detach", "add.1"]),
+        (another_view_changed, ["mul", "view_scatter", "view.1", "add.1"]),
+        (rows_changed, ["mul", "view_scatter", "view_scatter.1", "getitem.3", "mul.1"]),
+    ],
+)
+def test_a_view_is_made_again_of_what_was_changed_in_place(
+    program: Any, way: list[str], grad: bool
+) -> None:
+    g = graph.trace(program, mt.randn(2, 3, requires_grad=grad))
+    found = [g.values[g.outputs[0]].producer]
+    while (key := g.nodes[found[0] or ""].inputs[0]) != "input:x":
+        found.insert(0, g.values[key].producer)
+    assert found == way
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_view_beside_what_was_changed_stays(grad: bool) -> None:
+    def program(x: Any) -> Any:
+        y = x * 2
+        first, second = y[0], y[1]
+        first.add_(1)
+        return second * y.sum() + first
+
+    g = graph.trace(program, mt.randn(2, 3, requires_grad=grad))
+    read = {v for node in g.nodes.values() for v in node.inputs} | set(g.outputs)
+    unread = {node.id for node in g.nodes.values() if not read & set(node.outputs)}
+    # With gradients, their history is made again of the whole.
+    assert unread == ({"getitem.1"} if grad else set())
+
+
 def test_functions_of_the_user_and_checkpoints() -> None:
     class Double(Function):
         @staticmethod

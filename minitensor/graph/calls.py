@@ -118,7 +118,9 @@ class Calls:
 
         def passed_on(frame: FrameType | None) -> None:
             for name, t, known in inputs:
-                self._nodes.read(node, name, known or self._values.of(t, frame))
+                if known is None or any(out._array is t._array for out in made):  # as it is now
+                    known = self._values.of(t, frame)
+                self._nodes.read(node, name, known)
             for name, reached in back.items():
                 self._trips.read(node, name, reached)
             self._nodes.enter(node)

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, ViewScatter, observe, set_grad_enabled
+from ..autograd.grad_mode import Mode
 from ..autograd.gradients import backward, grad
+from ..autograd.views import replay
 from ..core import OPS, Observer, Op, Tensor, state, wrap
 from ..core import Node as Run
 from ..core.backward import run_backward
@@ -35,6 +37,7 @@ from .describe import (
     note,
     ranges,
     readable,
+    same_place,
     saved_arrays,
     tensors_in,
 )
@@ -103,6 +106,7 @@ class Recorder(Observer):
         self._arrived: dict[Run, Sequence[Tensor | None]] = {}  # in its backward node, which runs
         self._opening: Node | None = None  # the backward node whose decomposition's pass runs
         self.changed: list[Any] = []  # tensors that were there before, and optimizers
+        self._outdated: list[Tensor] = []  # views whose memory was changed in place
         self._references: set[Any] = set()
         if decompose:
             found = [op.decomposition for op in OPS.values() if op.decomposition is not None]
@@ -216,7 +220,10 @@ class Recorder(Observer):
                 note(node.attributes, name, a)
         self._nodes.enter(node)  # after those that its inputs may need
         for out in outs:
-            self._nodes.made(node, out)
+            key = self._nodes.made(node, out)
+            for view in self._outdated if out._view is not None else ():
+                if same_place(view._array, out._array):  # its history is made again
+                    self.values.changed(view, key)
         if (
             node.direction == "backward" and node.inside is None
         ):  # create_graph sums gradients by ops
@@ -306,11 +313,12 @@ class Recorder(Observer):
     def wrote(self, target: Tensor, made: Tensor) -> None:
         """Record that `made` was written into `target`, and into the base that it is a view of."""
         key = self.values.of(made)
-        base = target._base
+        base = self.values.base(target)
         before = self.values.of(target if base is None else base)
         if self.values.was_there(before):
             self.changed.append(target if base is None else base)
         self.values.changed(target, key)
+        self._outdated = self.values.outdated(target, self._show)
         if base is None:
             self._updates.wrote(before, key)
             return
@@ -321,6 +329,15 @@ class Recorder(Observer):
         self._arguments[node.id] = [before, key]
         if base._edge is not None and isinstance(base._edge[0], ViewScatter):
             self._ran[base._edge[0]] = node.id
+
+    def _show(self, view: Tensor, frame: FrameType | None) -> None:
+        """Make a view again of its base, whose memory was changed in place."""
+        assert view._view is not None
+        base = view._view.base
+        with Mode(grad=False, observers=(self,)):
+            again = replay(view._view.functions, base, relaxed=base._relaid or view._relaid)
+        sys.setprofile(None)
+        self.values.changed(view, self.values.of(again))
 
     def backward_begins(self, run: Run, grads: Sequence[Tensor | None]) -> None:
         """Begin a backward node, with the gradients of the outputs of its forward node."""

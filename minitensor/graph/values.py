@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -43,6 +44,7 @@ class Values:
         self.limit = limit
         self._name_of = name_of  # the variable of running functions that a tensor is in
         self._showing: defaultdict[int, list[int]] = defaultdict(list)  # tensors, by their array
+        self._views: dict[int, Tensor] = {}  # views, the first of each array, by its id()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._waiting: list[tuple[Group | FunctionCall, int, Tensor]] = []  # arguments of no value
 
@@ -116,12 +118,35 @@ class Values:
         self.kept += [t, t._array]
         self.tensors[id(t)] = self.arrays[id(t._array)] = key
         self._showing[id(t._array)].append(id(t))
+        if t._view is not None and t._view.base._array is not t._array:
+            self._views.setdefault(id(t._array), t)
+
+    def base(self, t: Tensor) -> Tensor | None:
+        """Return the tensor that `t` is a view of, also if it is detached, or None."""
+        view = self._views.get(id(t._array), t)
+        return view._base if t._base is None else t._base
+
+    def outdated(
+        self, t: Tensor, again: Callable[[Tensor, FrameType | None], None]
+    ) -> list[Tensor]:
+        """Return the views of memory that a change of `t` in place has changed.
+
+        `again(view, frame)` is called before one that shows the change is used, for a new value.
+        """
+        memory = memory_of(t._array)
+        views = [view for view in self._views.values() if memory_of(view._array) is memory]
+        for view in views:
+            if view._array is not t._array and np.may_share_memory(view._array, t._array):
+                for tensor in self._showing[id(view._array)]:
+                    self.late[tensor] = partial(again, view)
+        return views
 
     def changed(self, t: Tensor, key: str) -> None:
         """Note that the memory of a tensor, and of all that show it as a whole, is `key` now."""
         self.again(t, key)
         for tensor in self._showing[id(t._array)]:
             self.tensors[tensor] = key
+            self.late.pop(tensor, None)
 
     def saved(self, key: str, array: np.ndarray) -> str:
         """Return the value that a saved array is, a new one, `key`, if it is of no tensor."""
