@@ -16,11 +16,11 @@ from ..recording import Ref, Value, mapped, refs
 from .plan import Key
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """A run of an op: `args` and `kwargs` have a Ref for each tensor and a Key for a random key.
 
-    `op` is None for a detached alias of a value.
+    `op` is None for a detached alias of a value. A call equals only itself.
     """
 
     op: Any

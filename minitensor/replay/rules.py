@@ -115,7 +115,7 @@ def _parsed(text: str) -> Any:
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     """Apply rules, each wherever it can, in their order; return what was applied."""
     fired: list[Fired] = []
-    usual: dict[int, Any] = {}
+    usual = functools.cache(functools.partial(_usual, graph))
     found = _Finder(graph, usual)
     for rule in rules:
         for call in graph.calls[::-1]:  # so that the longest is found
@@ -165,8 +165,8 @@ def _usual(graph: Graph, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
 class _Finder:
     """Finds the expressions of rules in a graph, from the last op back."""
 
-    def __init__(self, graph: Graph, usual: dict[int, Any]) -> None:
-        self.graph, self.users, self._known = graph, graph.users(), usual
+    def __init__(self, graph: Graph, usual: Callable[[Call], Any]) -> None:
+        self.graph, self.users, self._usual = graph, graph.users(), usual
         self.made = {number: call for call in graph.calls for number in call.outs}
 
     def match(self, rule: Rule, call: Call) -> Match | None:
@@ -180,12 +180,6 @@ class _Finder:
             if self._alone(match) and rule.where(match):
                 return match
         return None
-
-    def _usual(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
-        found = self._known.get(id(call))
-        if found is None:
-            found = self._known[id(call)] = (*_usual(self.graph, call), call)
-        return found[:3]
 
     def _alone(self, match: Match) -> bool:
         """Return True if only ops that were found use what lies between."""
@@ -202,7 +196,7 @@ class _Finder:
             return
         if any(x is not None for x in args[len(pattern.args) :]):
             return
-        calls = match.calls if any(c is call for c in match.calls) else [*match.calls, call]
+        calls = match.calls if call in match.calls else [*match.calls, call]
         for order in [args, args[::-1]] if name in _COMMUTE else [args]:
             parts = [*zip(pattern.args, order, strict=False)]
             parts += [(part, kwargs.get(key)) for key, part in known.items()]
@@ -289,7 +283,7 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
         return Ref(made[_written(part)][output])
 
     build(rule.result, root.outs)
-    at = next(n for n, call in enumerate(graph.calls) if call is root)
+    at = graph.calls.index(root)
     graph.calls[at : at + 1] = new
     graph.without_unused()
     graph.read += match.read
