@@ -84,21 +84,6 @@ class Rule:
     becomes: str
     where: Callable[[Match], object] = lambda match: True
 
-    @functools.cached_property
-    def pattern(self) -> ast.Call:
-        """The expression that is found."""
-        return _parsed(self.found)
-
-    @functools.cached_property
-    def roots(self) -> set[str]:
-        """The names of the ops that may be the last one of what is found."""
-        return _roots(self.pattern)
-
-    @functools.cached_property
-    def result(self) -> ast.Call:
-        """The expression that it becomes."""
-        return _parsed(self.becomes)
-
 
 @dataclass
 class Fired:
@@ -108,6 +93,7 @@ class Fired:
     line: str
 
 
+@functools.cache
 def _parsed(text: str) -> Any:
     return ast.parse(text, mode="eval").body
 
@@ -173,10 +159,11 @@ class _Finder:
         """Return the first match of a rule whose last op is `call`, None if there is none."""
         if self.made.get(call.outs[0]) is not call:  # another rule took it away
             return None
-        if self._usual(call)[0] not in rule.roots:
+        pattern = _parsed(rule.found)
+        if self._usual(call)[0] not in _roots(pattern):
             return None
         start = Match(self.graph, {"result": Ref(call.outs[0])})
-        for match in self._fits(rule.pattern, start.names["result"], start, call.grad):
+        for match in self._fits(pattern, start["result"], start, call.grad):
             if self._alone(match) and rule.where(match):
                 return match
         return None
@@ -242,6 +229,7 @@ class _Finder:
 _literal, _written = functools.cache(ast.literal_eval), functools.cache(ast.dump)
 
 
+@functools.cache
 def _roots(part: ast.expr) -> set[str]:
     """Return the names of the ops that an expression may be the result of."""
     if isinstance(part, ast.BinOp):
@@ -282,7 +270,7 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
             made[_written(part)] = outs
         return Ref(made[_written(part)][output])
 
-    build(rule.result, root.outs)
+    build(_parsed(rule.becomes), root.outs)
     at = graph.calls.index(root)
     graph.calls[at : at + 1] = new
     graph.without_unused()
