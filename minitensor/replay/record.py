@@ -8,6 +8,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,9 +62,7 @@ def _is_below(frame: FrameType | None) -> bool:
     return True
 
 
-_KINDS: dict[CodeType, str] = {}
-
-
+@functools.cache
 def _kind(code: CodeType) -> str:
     """Return what has to be seen of a function: nothing of most of the library's own."""
     if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
@@ -260,9 +259,7 @@ class CallRecording(Recording):
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
         code = frame.f_code
-        kind = _KINDS.get(code)
-        if kind is None:
-            kind = _KINDS[code] = _kind(code)
+        kind = _kind(code)
         if kind == "below":  # nearly always
             return
         if kind == "away":
