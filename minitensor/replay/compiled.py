@@ -120,7 +120,7 @@ class Compiled:
                 room = Room()
                 self.rooms.append(room)
             if room is not None:
-                plan = entry.plan(room, now)
+                plan = self._plan(entry, room, now)
                 return plan(tensors)
         except NotReplayable as error:
             entry.reason = str(error)
@@ -129,6 +129,17 @@ class Compiled:
             if plan is not None:
                 entry.plans.remove(plan)
         return _AS_IT_IS
+
+    def _plan(self, entry: Entry, room: Room, now: Any) -> Plan:
+        """Return the plan that runs in this memory; NotReplayable if there can be none."""
+        entry.plans = [plan for plan in entry.plans if plan.made_for == now and plan.holds]
+        for plan in entry.plans:
+            if plan.broken:
+                raise NotReplayable(plan.broken)
+            if plan.room is room:
+                return plan
+        entry.plans.append(Plan(entry.graph, entry.form, room, self.explains, self.frozen))
+        return entry.plans[-1]
 
     def recorded(self, inputs: Any, options: Any) -> Entry:
         """Call until a recording is kept, and return it.
@@ -170,7 +181,7 @@ class Compiled:
             result = self.function(*args, **kwargs)
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
-        entry = Entry(guards, self._obstacle(recording, guards), self.explains, self.frozen)
+        entry = Entry(guards, self._obstacle(recording, guards))
         # It may have shown code that was not known, or made something once: try the next call.
         shown = not entry.reason and guards.reach(recording.functions)
         if self._tries[kind] < (_SHOWN if shown else entry.reason.startswith(_CHANGES)):
@@ -237,24 +248,10 @@ class Entry:
     recorded: list[Call]  # before rules
     fired: list[Fired]
 
-    def __init__(
-        self, guards: Guards, reason: str, explains: bool = False, frozen: Frozen | None = None
-    ) -> None:
+    def __init__(self, guards: Guards, reason: str) -> None:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
-        self.explains, self.frozen = explains, frozen
         self.plans: list[Plan] = []
         self.used = next(clock)
-
-    def plan(self, room: Room, now: Any) -> Plan:
-        """Return the plan that runs in this memory; NotReplayable if there can be none."""
-        self.plans = [plan for plan in self.plans if plan.made_for == now and plan.holds]
-        for plan in self.plans:
-            if plan.broken:
-                raise NotReplayable(plan.broken)
-            if plan.room is room:
-                return plan
-        self.plans.append(Plan(self.graph, self.form, room, self.explains, self.frozen))
-        return self.plans[-1]
 
 
 class Room:
@@ -282,8 +279,8 @@ class Plan:
         explains: bool = False,
         frozen: Frozen | None = None,
     ) -> None:
-        self.graph, self.form, self.room, self.explains = graph, form, room, explains
-        self.frozen = frozen
+        self.graph, self.form, self.room = graph, form, room
+        self.explains, self.frozen = explains, frozen
         self.panels: dict[Any, Any] = {}  # of weights that stay as they are
         self._versions: list[tuple[Tensor, int]] = []
         self.arena = room.arena
