@@ -329,7 +329,7 @@ class Plan:
                 if isinstance(place, Place):
                     made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
         found = [made[n] for n in self.graph.outputs]
-        node = self._attach(found, tensors, moved, keys) if self.differentiates else Node()
+        node = CompiledNode(self, tensors, found, moved, keys) if self.graded else Node()
         for observer in state.observers:
             if observer.sees_whole:
                 observer.ran(node, tensors, {}, found)
@@ -375,23 +375,22 @@ class Plan:
         inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
         self.forward = Pass(trace, inputs, found)
-        self.differentiates = any(out is not None and out.requires_grad for out in self._made)
-        self._metas = [
-            None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
-            for out in self._made
-        ]
-        self._saved, self._saved_outs = self._find_saved() if self.differentiates else ([], [])
-        if self.differentiates:
+        # Of results: the numbers of those that require a gradient, and shapes and types
+        made = list(enumerate(self._made))
+        self.graded = [n for n, out in made if out is not None and out.requires_grad]
+        self.metas = [((), None) if a is None else (a.shape, a.dtype) for a in found]
+        if self.graded:
+            self._find_saved()
             return self.forward.first(arrays)
         moved = self.forward.last(arrays)
         self._end_of_trace()
         return moved
 
-    differentiates = _asked = False  # does it record; did a backward pass find no program?
+    _asked = False  # did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
 
-    def _find_saved(self) -> tuple[list[int], list[int]]:
-        """Return the numbers of the inputs and leaves, and of results, that backward rules need."""
+    def _find_saved(self) -> None:
+        """Note the numbers of the inputs and leaves, and of results, that backward rules need."""
         saved: set[int] = set()
         stack = [out._edge[0] for out in self._made if out is not None and out._edge is not None]
         seen = set(stack)
@@ -409,25 +408,9 @@ class Plan:
             found = enumerate(tensors)
             return [n for n, t in found if t is not None and id(t._version_box) in saved]
 
-        return of(self.inner), of(self._made)
+        self.saved, self.saved_outs = of(self.inner), of(self._made)
 
     # Backward
-
-    def _attach(
-        self,
-        outs: Sequence[Tensor],
-        tensors: Sequence[Tensor],
-        arrays: Sequence[np.ndarray],
-        keys: Sequence[int],
-    ) -> CompiledNode:
-        """Link the results to a node of the graph, and return it."""
-        node = CompiledNode(self, tensors, outs, arrays, keys)
-        node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
-        for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
-            if meta is not None and meta[2]:
-                out._edge, out._requires_grad = (node, number), True
-        self.room.node = weakref.ref(node)
-        return node
 
     def gradients(
         self, node: CompiledNode, grads: Sequence[Tensor | None]
@@ -515,7 +498,7 @@ class Plan:
 
 
 class CompiledNode(Node):
-    """A call of a compiled function, as the backward pass sees it."""
+    """A call of a compiled function, as the backward pass sees it: its results are linked to it."""
 
     op_name = "compiled"
     fresh = True
@@ -536,12 +519,16 @@ class CompiledNode(Node):
         # For gradients that are computed again: versions of the tensors, and what the call changed
         self.versions = list(map(version_of, tensors))
         self.before = {n: tensors[n]._array.copy() for n in plan.kept}
-        kept = [(tensors[n], tensors[n]._edge or tensors[n]) for n in plan._saved]
-        made = [(outs[n], n) for n in plan._saved_outs]
+        kept = [(tensors[n], tensors[n]._edge or tensors[n]) for n in plan.saved]
+        made = [(outs[n], n) for n in plan.saved_outs]
         self._saved = SavedTensors(
             tuple([t._array for t, _ in (*kept, *made)]),
             [*(origin_of(t, source) for t, source in kept), *(origin_of(*each) for each in made)],
         )
+        self.output_meta = plan.metas
+        for n in plan.graded:
+            outs[n]._edge, outs[n]._requires_grad = (self, n), True
+        plan.room.node = weakref.ref(self)
 
     def name(self) -> str:
         """Return the name of the node."""
