@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -419,36 +419,35 @@ class Plan:
 
         It is made in the first pass.
         """
-        given = [(n, _contiguous(g._array)) for n, g in enumerate(grads) if g is not None]
-        which = tuple([n for n, _ in given])
+        given = {n: _contiguous(g._array) for n, g in enumerate(grads) if g is not None}
         if self.room.node is None or self.room.node() is not node or self.made_for != ready():
             return None
         try:
             if self.backward is None:
                 self._asked = not self._made
-                return None if self._asked else self._make_backward(node, which, given)
-            if which != self._which:  # gradients of other outputs
+                return None if self._asked else self._make_backward(node, given)
+            if list(given) != self._which:  # gradients of other outputs
                 return None
-            arrays = [*node.arrays, *(a for _, a in given)]
+            arrays = [*node.arrays, *given.values()]
             return self.backward.results(self.backward.run(arrays, node.keys))
         except NotReplayable as error:
             self.broken = str(error)
             return None
 
     def _make_backward(
-        self, node: CompiledNode, which: tuple[int, ...], given: Sequence[tuple[int, np.ndarray]]
+        self, node: CompiledNode, given: Mapping[int, np.ndarray]
     ) -> list[np.ndarray | None]:
         """Run the backward pass, and keep what it does as a program."""
         assert self.forward is not None
         memory.release()  # of gradients that the recorded call made
         trace, count = self.trace, self.trace.inputs
         incoming = []
-        for number, (_, array) in enumerate(given):
+        for number, array in enumerate(given.values(), count):
             incoming.append(raised(array.copy()))
-            trace.keep(incoming[-1], owner=count + number)
+            trace.keep(incoming[-1], owner=number)
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []
-        for n, array in zip(which, incoming, strict=True):
+        for n, array in zip(given, incoming, strict=True):
             out = self._made[n]
             assert out is not None
             roots.append((edge_for(out), wrap(array)))
@@ -456,8 +455,8 @@ class Plan:
             found = run_backward(roots, False, wanted)
             del roots
         arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
-        entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
-        self._which = which
+        entering = [Movable(*_range(a), 0, n) for n, a in enumerate(incoming, count)]
+        self._which = list(given)
         self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
         moved = self.backward.last([*node.arrays, *incoming])  # while what is lent is held
         self._end_of_trace()
