@@ -88,6 +88,22 @@ class Names:
     tensors: dict[int, str]  # names, by the id() of their arrays
 
 
+class OfArrays(dict[int, tuple[weakref.ref[np.ndarray], Any]]):
+    """Notes of arrays while they live, by their id(), which others may get later.
+
+    None is kept alive, so that a recorded run needs no more memory than another.
+    """
+
+    def note(self, array: np.ndarray, what: Any = True) -> None:
+        """Note something of an array."""
+        self[id(array)] = weakref.ref(array), what
+
+    def of(self, array: Any) -> Any:
+        """Return what is noted of an array, None if nothing is."""
+        found = self.get(id(array))
+        return found[1] if found is not None and found[0]() is array else None
+
+
 class Recording(Observer):
     """Records the ops that run in its `with` block. Ops of which `opens` is True are opened.
 
@@ -105,14 +121,10 @@ class Recording(Observer):
         self.calls: list[Call] = []
         self.departures: list[Departure] = []
         self.inputs: list[int] = []
-        # By the id() of an array: it, its value, and how often its memory had been changed then.
-        # None is kept alive, so that a recorded run needs no more memory than another.
-        self._known: dict[int, tuple[weakref.ref[np.ndarray], int, int]] = {}
-        # By the id() of a view's array: it, its view functions, and the array of its base.
-        self._views: dict[int, tuple[weakref.ref[np.ndarray], Any, weakref.ref[np.ndarray]]] = {}
-        self._memory: dict[int, weakref.ref[np.ndarray]] = {}  # the owners of that of results
-        # By the id() of the owner of memory that was changed in place: it, and how often.
-        self._changes: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}
+        self._known = OfArrays()  # their values, and how often their memory had been changed then
+        self._views = OfArrays()  # the functions of views, and references to the arrays of bases
+        self._memory = OfArrays()  # those that own the memory of results
+        self._changes = OfArrays()  # how often the memory that they own was changed in place
         # Functions that run and are recorded as a whole: where their calls begin, their arguments.
         self._running: list[tuple[FrameType, int, list[Any]]] = []
 
@@ -142,11 +154,11 @@ class Recording(Observer):
     def number(self, x: Any) -> int:
         """Return the value that a tensor or array is, a new one if no recorded op made it."""
         array = x._array if isinstance(x, Tensor) else x
-        known = self._known.get(id(array))
-        if known is None or known[0]() is not array:
+        known = self._known.of(array)
+        if known is None:
             return self._leaf(x, array)
-        _, number, changes = known
-        if self._changed(x) != changes:
+        number: int = known[0]
+        if self._changed(x) != known[1]:
             view = self._view(x)
             if view is None:
                 self._lost(x)
@@ -163,21 +175,16 @@ class Recording(Observer):
             base = x._view.base
             return None if base._array is x._array else (x._view.functions, base)
         array = x._array if isinstance(x, Tensor) else x
-        found = self._views.get(id(array))
-        if found is None or found[0]() is not array:
-            return None
-        shown = found[2]()
-        return None if shown is None else (found[1], wrap(shown))
+        found = self._views.of(array)
+        shown = None if found is None else found[1]()
+        return None if shown is None else (found[0], wrap(shown))
 
     def _changed(self, x: Any) -> int:
         """Return how often the memory of a tensor or array was changed in place."""
-        owner = _owner(x._array if isinstance(x, Tensor) else x)
-        found = self._changes.get(id(owner))
-        return found[1] if found is not None and found[0]() is owner else 0
+        return self._changes.of(_owner(x._array if isinstance(x, Tensor) else x)) or 0
 
     def _change(self, target: Tensor) -> None:
-        owner = _owner(target._array)
-        self._changes[id(owner)] = weakref.ref(owner), self._changed(target) + 1
+        self._changes.note(_owner(target._array), self._changed(target) + 1)
 
     def _lost(self, x: Any) -> None:
         """Refuse memory that is changed in place and shown by tensors in a way nobody knows."""
@@ -188,8 +195,7 @@ class Recording(Observer):
         )
 
     def _knows(self, t: Tensor) -> bool:
-        known = self._known.get(id(t._array))
-        return known is not None and known[0]() is t._array
+        return self._known.of(t._array) is not None
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         if self._changed(x):
@@ -198,7 +204,7 @@ class Recording(Observer):
         value = Value(array, array.shape, array.dtype, "weight" if name else "constant", name)
         if not name:
             value.array, value.line = array.copy(), line_of_user()  # the program may change it
-            if noted(self._memory, _owner(array)):
+            if self._memory.of(_owner(array)):
                 raise RuntimeError(
                     f"export: at {value.line}, a tensor of shape {array.shape} was made of another "
                     "one's memory outside of the ops, so the file would hold its numbers and not "
@@ -214,16 +220,15 @@ class Recording(Observer):
 
     def _keep(self, x: Any, number: int) -> None:
         array = x._array if isinstance(x, Tensor) else x
-        self._known[id(array)] = weakref.ref(array), number, self._changed(x)
+        self._known.note(array, (number, self._changed(x)))
         view = self._view(x) if isinstance(x, Tensor) and x._view is not None else None
         if view is not None:
-            shown = weakref.ref(view[1]._array)
-            self._views[id(array)] = weakref.ref(array), view[0], shown
+            self._views.note(array, (view[0], weakref.ref(view[1]._array)))
 
     def _made(self, out: Tensor) -> int:
         number = self._add(Value(None, out._array.shape, out._array.dtype))
         self._keep(out, number)
-        note(self._memory, _owner(out._array))
+        self._memory.note(_owner(out._array))
         return number
 
     def _argument(self, x: Any) -> Any:
@@ -271,7 +276,7 @@ class Recording(Observer):
         self._change(target)
         if view is not None:
             functions, base = view
-            before = self._known[id(base._array)][1]
+            before, _ = self._known.of(base._array)
             every: Tensor = wrap(np.arange(base._array.size))
             places = View.apply(every, shape=base._array.shape)
             places = replay(functions, places, relaxed=True)
@@ -336,17 +341,6 @@ class Recording(Observer):
             self.calls.pop()
         args = found["input"], found["lengths"], found["batch_first"]
         self._call("Pack", args, {}, [result.data])
-
-
-def note(arrays: dict[int, weakref.ref[np.ndarray]], array: np.ndarray) -> None:
-    """Note an array by its id(), which another one may get when it dies."""
-    arrays[id(array)] = weakref.ref(array)
-
-
-def noted(arrays: Mapping[int, weakref.ref[np.ndarray]], array: np.ndarray) -> bool:
-    """Return True if it is this array that was noted by its id()."""
-    found = arrays.get(id(array))
-    return found is not None and found() is array
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

@@ -92,15 +92,16 @@ class Memory:
         self._starts: list[int] = []
         self._ranges: list[tuple[int, int, Any]] = []
 
-    def add(self, start: int, size: int, owner: Any) -> None:
-        """Note that `size` bytes at an address are the owner's; NotReplayable if they overlap."""
+    def add(self, array: np.ndarray, owner: Any) -> None:
+        """Note that the memory of an array is the owner's; NotReplayable if another's overlaps."""
+        start, end = np.lib.array_utils.byte_bounds(array)
         at = bisect.bisect(self._starts, start)
         before = self._ranges[at - 1][1] if at else 0
         after = self._starts[at] if at < len(self._starts) else 1 << 62
-        if start < before or start + size > after:
+        if start < before or end > after:
             raise NotReplayable("two of its inputs share memory")
         self._starts.insert(at, start)
-        self._ranges.insert(at, (start, start + size, owner))
+        self._ranges.insert(at, (start, end, owner))
 
     def find(self, place: int) -> tuple[Any, int] | None:
         """Return the owner of an address, and the offset there."""

@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -120,7 +120,7 @@ class Compiled:
                 room = Room()
                 self.rooms.append(room)
             if room is not None:
-                plan = entry.plan(room, now)
+                plan = self._plan(entry, room, now)
                 return plan(tensors)
         except NotReplayable as error:
             entry.reason = str(error)
@@ -129,6 +129,17 @@ class Compiled:
             if plan is not None:
                 entry.plans.remove(plan)
         return _AS_IT_IS
+
+    def _plan(self, entry: Entry, room: Room, now: Any) -> Plan:
+        """Return the plan that runs in this memory; NotReplayable if there can be none."""
+        entry.plans = [plan for plan in entry.plans if plan.made_for == now and plan.holds]
+        for plan in entry.plans:
+            if plan.broken:
+                raise NotReplayable(plan.broken)
+            if plan.room is room:
+                return plan
+        entry.plans.append(Plan(entry.graph, entry.form, room, self.explains, self.frozen))
+        return entry.plans[-1]
 
     def recorded(self, inputs: Any, options: Any) -> Entry:
         """Call until a recording is kept, and return it.
@@ -170,7 +181,7 @@ class Compiled:
             result = self.function(*args, **kwargs)
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
-        entry = Entry(guards, self._obstacle(recording, guards), self.explains, self.frozen)
+        entry = Entry(guards, self._obstacle(recording, guards))
         # It may have shown code that was not known, or made something once: try the next call.
         shown = not entry.reason and guards.reach(recording.functions)
         if self._tries[kind] < (_SHOWN if shown else entry.reason.startswith(_CHANGES)):
@@ -237,24 +248,10 @@ class Entry:
     recorded: list[Call]  # before rules
     fired: list[Fired]
 
-    def __init__(
-        self, guards: Guards, reason: str, explains: bool = False, frozen: Frozen | None = None
-    ) -> None:
+    def __init__(self, guards: Guards, reason: str) -> None:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
-        self.explains, self.frozen = explains, frozen
         self.plans: list[Plan] = []
         self.used = next(clock)
-
-    def plan(self, room: Room, now: Any) -> Plan:
-        """Return the plan that runs in this memory; NotReplayable if there can be none."""
-        self.plans = [plan for plan in self.plans if plan.made_for == now and plan.holds]
-        for plan in self.plans:
-            if plan.broken:
-                raise NotReplayable(plan.broken)
-            if plan.room is room:
-                return plan
-        self.plans.append(Plan(self.graph, self.form, room, self.explains, self.frozen))
-        return self.plans[-1]
 
 
 class Room:
@@ -282,8 +279,8 @@ class Plan:
         explains: bool = False,
         frozen: Frozen | None = None,
     ) -> None:
-        self.graph, self.form, self.room, self.explains = graph, form, room, explains
-        self.frozen = frozen
+        self.graph, self.form, self.room = graph, form, room
+        self.explains, self.frozen = explains, frozen
         self.panels: dict[Any, Any] = {}  # of weights that stay as they are
         self._versions: list[tuple[Tensor, int]] = []
         self.arena = room.arena
@@ -332,7 +329,7 @@ class Plan:
                 if isinstance(place, Place):
                     made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
         found = [made[n] for n in self.graph.outputs]
-        node = self._attach(found, tensors, moved, keys) if self.differentiates else Node()
+        node = CompiledNode(self, tensors, found, moved, keys) if self.graded else Node()
         for observer in state.observers:
             if observer.sees_whole:
                 observer.ran(node, tensors, {}, found)
@@ -378,23 +375,22 @@ class Plan:
         inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
         self.forward = Pass(trace, inputs, found)
-        self.differentiates = any(out is not None and out.requires_grad for out in self._made)
-        self._metas = [
-            None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
-            for out in self._made
-        ]
-        self._saved, self._saved_outs = self._find_saved() if self.differentiates else ([], [])
-        if self.differentiates:
+        # Of results: the numbers of those that require a gradient, and shapes and types
+        made = list(enumerate(self._made))
+        self.graded = [n for n, out in made if out is not None and out.requires_grad]
+        self.metas = [((), None) if a is None else (a.shape, a.dtype) for a in found]
+        if self.graded:
+            self._find_saved()
             return self.forward.first(arrays)
         moved = self.forward.last(arrays)
         self._end_of_trace()
         return moved
 
-    differentiates = _asked = False  # does it record; did a backward pass find no program?
+    _asked = False  # did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
 
-    def _find_saved(self) -> tuple[list[int], list[int]]:
-        """Return the numbers of the inputs and leaves, and of results, that backward rules need."""
+    def _find_saved(self) -> None:
+        """Note the numbers of the inputs and leaves, and of results, that backward rules need."""
         saved: set[int] = set()
         stack = [out._edge[0] for out in self._made if out is not None and out._edge is not None]
         seen = set(stack)
@@ -412,25 +408,9 @@ class Plan:
             found = enumerate(tensors)
             return [n for n, t in found if t is not None and id(t._version_box) in saved]
 
-        return of(self.inner), of(self._made)
+        self.saved, self.saved_outs = of(self.inner), of(self._made)
 
     # Backward
-
-    def _attach(
-        self,
-        outs: Sequence[Tensor],
-        tensors: Sequence[Tensor],
-        arrays: Sequence[np.ndarray],
-        keys: Sequence[int],
-    ) -> CompiledNode:
-        """Link the results to a node of the graph, and return it."""
-        node = CompiledNode(self, tensors, outs, arrays, keys)
-        node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
-        for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
-            if meta is not None and meta[2]:
-                out._edge, out._requires_grad = (node, number), True
-        self.room.node = weakref.ref(node)
-        return node
 
     def gradients(
         self, node: CompiledNode, grads: Sequence[Tensor | None]
@@ -439,36 +419,35 @@ class Plan:
 
         It is made in the first pass.
         """
-        given = [(n, _contiguous(g._array)) for n, g in enumerate(grads) if g is not None]
-        which = tuple([n for n, _ in given])
+        given = {n: _contiguous(g._array) for n, g in enumerate(grads) if g is not None}
         if self.room.node is None or self.room.node() is not node or self.made_for != ready():
             return None
         try:
             if self.backward is None:
                 self._asked = not self._made
-                return None if self._asked else self._make_backward(node, which, given)
-            if which != self._which:  # gradients of other outputs
+                return None if self._asked else self._make_backward(node, given)
+            if list(given) != self._which:  # gradients of other outputs
                 return None
-            arrays = [*node.arrays, *(a for _, a in given)]
+            arrays = [*node.arrays, *given.values()]
             return self.backward.results(self.backward.run(arrays, node.keys))
         except NotReplayable as error:
             self.broken = str(error)
             return None
 
     def _make_backward(
-        self, node: CompiledNode, which: tuple[int, ...], given: Sequence[tuple[int, np.ndarray]]
+        self, node: CompiledNode, given: Mapping[int, np.ndarray]
     ) -> list[np.ndarray | None]:
         """Run the backward pass, and keep what it does as a program."""
         assert self.forward is not None
         memory.release()  # of gradients that the recorded call made
         trace, count = self.trace, self.trace.inputs
         incoming = []
-        for number, (_, array) in enumerate(given):
+        for number, array in enumerate(given.values(), count):
             incoming.append(raised(array.copy()))
-            trace.keep(incoming[-1], owner=count + number)
+            trace.keep(incoming[-1], owner=number)
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []
-        for n, array in zip(which, incoming, strict=True):
+        for n, array in zip(given, incoming, strict=True):
             out = self._made[n]
             assert out is not None
             roots.append((edge_for(out), wrap(array)))
@@ -476,8 +455,8 @@ class Plan:
             found = run_backward(roots, False, wanted)
             del roots
         arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
-        entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
-        self._which = which
+        entering = [Movable(*_range(a), 0, n) for n, a in enumerate(incoming, count)]
+        self._which = list(given)
         self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
         moved = self.backward.last([*node.arrays, *incoming])  # while what is lent is held
         self._end_of_trace()
@@ -518,7 +497,7 @@ class Plan:
 
 
 class CompiledNode(Node):
-    """A call of a compiled function, as the backward pass sees it."""
+    """A call of a compiled function, as the backward pass sees it: its results are linked to it."""
 
     op_name = "compiled"
     fresh = True
@@ -539,12 +518,16 @@ class CompiledNode(Node):
         # For gradients that are computed again: versions of the tensors, and what the call changed
         self.versions = list(map(version_of, tensors))
         self.before = {n: tensors[n]._array.copy() for n in plan.kept}
-        kept = [(tensors[n], tensors[n]._edge or tensors[n]) for n in plan._saved]
-        made = [(outs[n], n) for n in plan._saved_outs]
+        kept = [(tensors[n], tensors[n]._edge or tensors[n]) for n in plan.saved]
+        made = [(outs[n], n) for n in plan.saved_outs]
         self._saved = SavedTensors(
             tuple([t._array for t, _ in (*kept, *made)]),
             [*(origin_of(t, source) for t, source in kept), *(origin_of(*each) for each in made)],
         )
+        self.output_meta = plan.metas
+        for n in plan.graded:
+            outs[n]._edge, outs[n]._requires_grad = (self, n), True
+        plan.room.node = weakref.ref(self)
 
     def name(self) -> str:
         """Return the name of the node."""

@@ -39,7 +39,8 @@ def explanation(entry: Entry) -> str:
             steps = [OPS[name].op_name for name, *_ in call.kwargs["program"].steps]
             rules[f"chain of {', '.join(steps)}"].append(call.line)
     lines = [f"compile: recorded {_count(len(before), 'op')}"]
-    lines += _rows({name: (_ops(calls), [c.line for c in calls]) for name, calls in found.items()})
+    ops = {block: _tally(map(name_of, calls)) for block, calls in found.items()}
+    lines += _rows({block: (ops[block], [c.line for c in found[block]]) for block in found})
     applied = _count(sum(map(len, rules.values())), "time")
     applied = f"applied {applied}, {len(before)} ops became {len(after)}"
     lines.append(f"rules: {applied if rules else 'none applied'}")
@@ -80,17 +81,14 @@ def _block(call: Call) -> str:
     return path.partition(".")[0] or "in no module"
 
 
-def _ops(calls: Iterable[Call]) -> str:
-    counts = Counter(map(name_of, calls))
-    return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.items())
+def _tally(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} x{n}" if n > 1 else name for name, n in Counter(names).items())
 
 
 def _program(program: Pass) -> str:
-    steps = Counter(item.name for item in program._items if isinstance(item, Step))
-    told = ", ".join(f"{name} x{n}" if n > 1 else name for name, n in steps.items())
-    return f"{_count(program.native, 'kernel')}" + (
-        f", and in Python {_count(program.steps, 'op')}: {told}" if steps else ""
-    )
+    kernels = _count(program.native, "kernel")
+    steps = _tally(item.name for item in program._items if isinstance(item, Step))
+    return f"{kernels}, and in Python {_count(program.steps, 'op')}: {steps}" if steps else kernels
 
 
 def _count(n: int, what: str) -> str:

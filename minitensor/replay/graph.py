@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,16 @@ import numpy as np
 
 from ..autograd.grad_mode import Mode
 from ..core import Alias, Tensor, state, wrap
+from ..errors import running
 from ..recording import Ref, Value, mapped, refs
 from .plan import Key
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """A run of an op: `args` and `kwargs` have a Ref for each tensor and a Key for a random key.
 
-    `op` is None for a detached alias of a value.
+    `op` is None for a detached alias of a value. A call equals only itself.
     """
 
     op: Any
@@ -96,8 +98,8 @@ class Graph:
         return self
 
     def run(self, tensors: Mapping[int, Tensor], keys: Sequence[int] = ()) -> list[Tensor]:
-        """Run the ops on tensors for the inputs and leaves; return the outputs."""
-        env = dict(tensors)
+        """Run the ops in their modules on tensors for inputs and leaves; return the outputs."""
+        env, outside = dict(tensors), running.modules
         left = self.users()
 
         def now(x: Any) -> Any:
@@ -105,10 +107,11 @@ class Graph:
                 return env[x.number]
             return keys[x.number] if isinstance(x, Key) else x
 
-        with Mode(grad=state.grad):
+        with Mode(grad=state.grad), contextlib.ExitStack() as after:
+            after.callback(setattr, running, "modules", outside)
             for call in self.calls:
                 args, kwargs = mapped(call.args, now), mapped(call.kwargs, now)
-                state.grad = call.grad
+                state.grad, running.modules = call.grad, (*outside, *call.modules)
                 made = args[0].detach() if call.op is None else call.op.apply(*args, **kwargs)
                 env.update(zip(call.outs, made if type(made) is tuple else (made,), strict=True))
                 del made, args, kwargs

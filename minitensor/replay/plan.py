@@ -115,8 +115,7 @@ class Trace:
         """Note an array that is there for as long as the plan, or moves if it has an owner."""
         if array.nbytes and (owner is not None or self.memory.find(address(array)) is None):
             self.kept.append(array)
-            low, high = np.lib.array_utils.byte_bounds(array)
-            self.memory.add(low, high - low, array if owner is None else owner)
+            self.memory.add(array, array if owner is None else owner)
 
     def __call__(self, rule: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a rule, and note what it does."""
@@ -167,7 +166,7 @@ class Trace:
 
     def _see_memory(self) -> None:
         for buffer in self.arena.buffers[self._buffers :]:
-            self.memory.add(buffer.ctypes.data, buffer.nbytes, buffer)
+            self.memory.add(buffer, buffer)
         self._buffers = len(self.arena.buffers)
         HEAP.look()
         for workspace in Workspace.every:
@@ -190,12 +189,13 @@ class Trace:
             return False
         kept: set[int] = set()
         for function, _, _, packed, record in calls:
-            if function:
-                words = [_integers(packed, record)]
-            else:
-                kept.update(_address_of(x) for x in packed if isinstance(x, bytes | np.ndarray))
-                texts = [x[: len(x) // 8 * 8] for x in packed if isinstance(x, bytes)]
-                words = [np.frombuffer(x, np.int64) for x in texts]
+            words = [_integers(packed, record)] if function else []
+            for x in () if function else packed:
+                if isinstance(x, bytes):
+                    kept.add(address_of_bytes(x))
+                    words.append(np.frombuffer(x[: len(x) // 8 * 8], np.int64))
+                elif isinstance(x, np.ndarray):
+                    kept.add(address(x))
             if not all(self._known_words(each, kept) for each in words):
                 return False
         return True
@@ -447,10 +447,6 @@ def _content(m: Movable) -> np.ndarray:
 
 def _key(owner: Any) -> int:
     return owner if isinstance(owner, int) else id(owner)
-
-
-def _address_of(x: Any) -> int:
-    return address_of_bytes(x) if isinstance(x, bytes) else address(x)
 
 
 def _integers(packed: Any, record: np.dtype[Any]) -> np.ndarray:

@@ -8,9 +8,9 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import inspect
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -24,17 +24,7 @@ from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
 from ..nn import masks
-from ..recording import (
-    WATCHED,
-    Names,
-    Recording,
-    Ref,
-    Value,
-    leaves,
-    line_of_user,
-    note,
-    noted,
-)
+from ..recording import WATCHED, Names, OfArrays, Recording, Ref, Value, leaves, line_of_user
 from .addresses import NotReplayable
 from .graph import Call, Graph
 from .plan import Key
@@ -72,9 +62,7 @@ def _is_below(frame: FrameType | None) -> bool:
     return True
 
 
-_KINDS: dict[CodeType, str] = {}
-
-
+@functools.cache
 def _kind(code: CodeType) -> str:
     """Return what has to be seen of a function: nothing of most of the library's own."""
     if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
@@ -106,8 +94,8 @@ class CallRecording(Recording):
         self._before: dict[int, int] = {}
         self._away = 0  # the number of imports, and of kernels that are made, that run
         self.asked: list[tuple[int, str]] = []  # masks that the library looked at, and lines
-        self._constant: dict[int, weakref.ref[np.ndarray]] = {}
-        self._viewed: dict[int, weakref.ref[np.ndarray]] = {}  # what views were made of
+        self._constant = OfArrays()  # those of tensors that depend on arguments alone
+        self._viewed = OfArrays()  # what views were made of
 
     def __enter__(self) -> CallRecording:
         self._generator = random.default_generator
@@ -151,7 +139,7 @@ class CallRecording(Recording):
         if self._changed(x):
             self._lost(x)
         name = self.names.tensors.get(id(array), "")
-        if not name and not noted(self._constant, array):
+        if not name and not self._constant.of(array):
             self.refuse(
                 f"a tensor of shape {tuple(array.shape)} was not made by an op, "
                 "so its numbers may differ next time"
@@ -168,7 +156,7 @@ class CallRecording(Recording):
     def _keep(self, x: Any, number: int) -> None:
         super()._keep(x, number)
         if isinstance(x, Tensor) and x._view is not None:
-            note(self._viewed, x._view.base._array)
+            self._viewed.note(x._view.base._array)
 
     def _lost(self, x: Any) -> None:
         self.refuse(f"a tensor of shape {tuple(x.shape)} shares memory with one that is changed")
@@ -242,7 +230,8 @@ class CallRecording(Recording):
         """Note a change in place: it makes a new value, also of a leaf or an argument."""
         before = self._before.pop(id(target._array))
         kind, new = self.values[before].kind, self.number(made)
-        whole = self._view(target) is None and not self.is_viewed(target)
+        # a view of it would show the change
+        whole = self._view(target) is None and not self._viewed.of(target._array)
         lost = target.requires_grad and not made.requires_grad  # in no_grad: its history stays
         if not whole or lost or (kind and target.requires_grad):
             self.refuse(f"a tensor of shape {tuple(target.shape)} is changed in place")
@@ -262,10 +251,6 @@ class CallRecording(Recording):
         if before is not target:
             self._keep(before, number)
 
-    def is_viewed(self, target: Tensor) -> bool:
-        """Return True if a view of a tensor was made, which a change in place would show in."""
-        return noted(self._viewed, target._array)
-
     def backward_begins(self, node: Any, grads: Any) -> None:
         """Note that the call runs a backward pass."""
         self.refuse("it runs a backward pass")
@@ -274,9 +259,7 @@ class CallRecording(Recording):
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
         code = frame.f_code
-        kind = _KINDS.get(code)
-        if kind is None:
-            kind = _KINDS[code] = _kind(code)
+        kind = _kind(code)
         if kind == "below":  # nearly always
             return
         if kind == "away":
@@ -301,7 +284,7 @@ class CallRecording(Recording):
             elif code.co_filename.startswith(_NUMPY) and not _is_below(frame.f_back):
                 self.refuse("it computes with NumPy")
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
-            note(self._constant, result._array)
+            self._constant.note(result._array)
         elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
             mask = frame.f_locals.get("mask")
             if isinstance(mask, Tensor) and mask.dim() == 2:

@@ -84,21 +84,6 @@ class Rule:
     becomes: str
     where: Callable[[Match], object] = lambda match: True
 
-    @functools.cached_property
-    def pattern(self) -> ast.Call:
-        """The expression that is found."""
-        return _parsed(self.found)
-
-    @functools.cached_property
-    def roots(self) -> set[str]:
-        """The names of the ops that may be the last one of what is found."""
-        return _roots(self.pattern)
-
-    @functools.cached_property
-    def result(self) -> ast.Call:
-        """The expression that it becomes."""
-        return _parsed(self.becomes)
-
 
 @dataclass
 class Fired:
@@ -108,6 +93,7 @@ class Fired:
     line: str
 
 
+@functools.cache
 def _parsed(text: str) -> Any:
     return ast.parse(text, mode="eval").body
 
@@ -115,7 +101,7 @@ def _parsed(text: str) -> Any:
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     """Apply rules, each wherever it can, in their order; return what was applied."""
     fired: list[Fired] = []
-    usual: dict[int, Any] = {}
+    usual = functools.cache(functools.partial(_usual, graph))
     found = _Finder(graph, usual)
     for rule in rules:
         for call in graph.calls[::-1]:  # so that the longest is found
@@ -165,27 +151,22 @@ def _usual(graph: Graph, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
 class _Finder:
     """Finds the expressions of rules in a graph, from the last op back."""
 
-    def __init__(self, graph: Graph, usual: dict[int, Any]) -> None:
-        self.graph, self.users, self._known = graph, graph.users(), usual
+    def __init__(self, graph: Graph, usual: Callable[[Call], Any]) -> None:
+        self.graph, self.users, self._usual = graph, graph.users(), usual
         self.made = {number: call for call in graph.calls for number in call.outs}
 
     def match(self, rule: Rule, call: Call) -> Match | None:
         """Return the first match of a rule whose last op is `call`, None if there is none."""
         if self.made.get(call.outs[0]) is not call:  # another rule took it away
             return None
-        if self._usual(call)[0] not in rule.roots:
+        pattern = _parsed(rule.found)
+        if self._usual(call)[0] not in _roots(pattern):
             return None
         start = Match(self.graph, {"result": Ref(call.outs[0])})
-        for match in self._fits(rule.pattern, start.names["result"], start, call.grad):
+        for match in self._fits(pattern, start["result"], start, call.grad):
             if self._alone(match) and rule.where(match):
                 return match
         return None
-
-    def _usual(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
-        found = self._known.get(id(call))
-        if found is None:
-            found = self._known[id(call)] = (*_usual(self.graph, call), call)
-        return found[:3]
 
     def _alone(self, match: Match) -> bool:
         """Return True if only ops that were found use what lies between."""
@@ -202,7 +183,7 @@ class _Finder:
             return
         if any(x is not None for x in args[len(pattern.args) :]):
             return
-        calls = match.calls if any(c is call for c in match.calls) else [*match.calls, call]
+        calls = match.calls if call in match.calls else [*match.calls, call]
         for order in [args, args[::-1]] if name in _COMMUTE else [args]:
             parts = [*zip(pattern.args, order, strict=False)]
             parts += [(part, kwargs.get(key)) for key, part in known.items()]
@@ -248,6 +229,7 @@ class _Finder:
 _literal, _written = functools.cache(ast.literal_eval), functools.cache(ast.dump)
 
 
+@functools.cache
 def _roots(part: ast.expr) -> set[str]:
     """Return the names of the ops that an expression may be the result of."""
     if isinstance(part, ast.BinOp):
@@ -288,8 +270,8 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
             made[_written(part)] = outs
         return Ref(made[_written(part)][output])
 
-    build(rule.result, root.outs)
-    at = next(n for n, call in enumerate(graph.calls) if call is root)
+    build(_parsed(rule.becomes), root.outs)
+    at = graph.calls.index(root)
     graph.calls[at : at + 1] = new
     graph.without_unused()
     graph.read += match.read

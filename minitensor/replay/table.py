@@ -65,7 +65,7 @@ def _turns(match: Match, back: bool = False) -> bool:
     graph, refs = match.graph, [match[name] for name in "xcs"]
     if not all(isinstance(ref, Ref) and ref.number not in graph.requires for ref in refs[1:]):
         return False
-    calls = [call for call in graph.calls if any(call is each for each in match.calls)]
+    calls = [call for call in graph.calls if call in match.calls]
     noise, values = np.random.RandomState(0), {r.number: graph.values[r.number] for r in refs}
     given = {n: wrap(noise.standard_normal(v.shape).astype(v.dtype)) for n, v in values.items()}
     (y,) = Graph(graph.values, calls, list(given), [match["result"].number]).run(given)

@@ -10,13 +10,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import running
 from ..graph.model import Graph, Node
 from ..graph.program import Program
 from ..random import default_generator
 from .addresses import NotReplayable
 from .graph import Call
-from .graph import Graph as Calls
 from .values import arguments, formed
 
 if TYPE_CHECKING:
@@ -71,18 +69,9 @@ class Rewritten(Program):
         assert self.entry is not None  # `plain` was asked before
         graph = self.entry.graph
         _, tensors = arguments(self.inputs, self.options)
-        env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
+        given = dict(zip(graph.inputs, tensors, strict=True)) | graph.tensors
         keys = [default_generator.key(size) for size in graph.keys]
-        outside = running.modules
-        try:
-            for call in graph.calls:
-                running.modules = (*outside, *call.modules)
-                one = Calls(graph.values, [call], [], list(call.outs))
-                made = one.run({n: env[n] for n in call.reads}, keys)
-                env.update(zip(call.outs, made, strict=True))
-        finally:
-            running.modules = outside
-        return formed(self.entry.form, [env[n] for n in graph.outputs])
+        return formed(self.entry.form, graph.run(given, keys))
 
     def tell(self, graph: Graph, plain: Graph) -> None:
         """Give the ops of a trace their rules and lines, and tensors their names in `plain`.
