@@ -196,6 +196,8 @@ class Compiled:
                 outputs: list[Any] = []
                 entry.form = form(result, outputs)
                 entry.graph = recording.graph(outputs)
+                if recording.problem:  # of what is returned
+                    raise NotReplayable(recording.problem)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
                 guards.numbers(entry.graph.read)
