@@ -228,9 +228,7 @@ class Compiled:
         if drawn:
             return f"it draws random numbers from {drawn}"
         changed = guards.changed()
-        if changed:
-            return f"{_CHANGES} {changed}"
-        return ""
+        return f"{_CHANGES} {changed}" if changed else ""
 
     def _tell(self, reason: str) -> None:
         if reason and reason not in self.told:

@@ -65,6 +65,7 @@ class Run:
 class Step:
     """A rule that runs in Python."""
 
+    name: str
     rule: Callable[..., Any]
     args: Any
     kwargs: Any
@@ -74,7 +75,6 @@ class Step:
     forward: bool = False
     saved: Any = None  # for a rule of backward whose forward is native
     sums: dict[int, Any] | None = None
-    name: str = ""
 
 
 class Trace:
@@ -215,14 +215,14 @@ class Trace:
     def _step(
         self, rule: Any, node: Any, forward: bool, args: Any, kwargs: Any, outs: tuple[Any, ...]
     ) -> Step:
+        name = node.op_name if node is not None else getattr(rule, "__name__", "a function")
         for a in args:
             if not isinstance(a, np.ndarray):
                 continue
             if not self._is_known(a) and np.any(a):  # zeros: of an output without a gradient
-                raise NotReplayable(f"{_name(rule, node)} is given numbers made outside of the ops")
+                raise NotReplayable(f"{name} is given numbers made outside of the ops")
             self.keep(a)
-        step = Step(rule, self.placed(args), self.placed(kwargs), [], [], None, forward)
-        step.name = _name(rule, node)
+        step = Step(name, rule, self.placed(args), self.placed(kwargs), [], [], None, forward)
         results = list(outs)
         if node is not None:
             if forward:
@@ -454,10 +454,6 @@ def _integers(packed: Any, record: np.dtype[Any]) -> np.ndarray:
     rows = np.frombuffer(packed, np.int64).reshape(-1, len(record.names or ()))
     count = sum(record[name].kind == "i" for name in record.names or ())
     return rows[:, :count].reshape(-1)
-
-
-def _name(rule: Any, node: Any) -> str:
-    return node.op_name if node is not None else getattr(rule, "__name__", "a function")
 
 
 def ready() -> tuple[Any, ...]:
