@@ -172,8 +172,13 @@ class Recording(Observer):
     def _view(self, x: Any) -> tuple[Any, Tensor] | None:
         """Return the view functions and the base of a view, also of a detached one."""
         if isinstance(x, Tensor) and x._view is not None:
-            base = x._view.base
-            return None if base._array is x._array else (x._view.functions, base)
+            functions, base = x._view.functions, x._view.base
+            if base._relaid or x._relaid:
+                with Mode(grad=False, observers=()):
+                    again = replay(functions, base, relaxed=True)
+                if not x.is_set_to(again):
+                    return None  # made before the base was laid out anew
+            return None if base._array is x._array else (functions, base)
         array = x._array if isinstance(x, Tensor) else x
         found = self._views.of(array)
         shown = None if found is None else found[1]()
@@ -265,13 +270,25 @@ class Recording(Observer):
         made = [self._made(out) for out in outs]
         self.calls.append(Call(op, given, options, made, path, line_of_user()))
 
+    def _overwritten(self, target: Tensor) -> None:
+        """Refuse numbers that no op wrote into a tensor of the program."""
+        if self._knows(target) or id(target._array) in self.names.tensors:
+            raise RuntimeError(
+                f"export: at {line_of_user()}, a tensor of shape {tuple(target.shape)} is changed "
+                "by something else than an op (nn.init, load_state_dict, apply_, an optimizer), "
+                "so the file would not say how: leave it out of what is exported"
+            )
+
     def writing(self, target: Tensor, before: Tensor) -> None:
         """Note that `target` is about to change, and so the base that it is a view of."""
         view = self._view(target)
         self.number(target if view is None else view[1])
 
-    def wrote(self, target: Tensor, made: Tensor) -> None:
+    def wrote(self, target: Tensor, made: Tensor | None) -> None:
         """Note that `made` was written into `target`, and so into the base that it is a view of."""
+        if made is None:
+            self._overwritten(target)
+            return
         new, view = self.number(made), self._view(target)
         self._change(target)
         if view is not None:

@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 def frozen(compiled: Any) -> list[int]:
     """Return how many weights each plan reads from panels."""
-    return [len(plan.panels) for entry in calls_of(compiled).entries for plan in entry.plans]
+    return [len(plan.layouts) for entry in calls_of(compiled).entries for plan in entry.plans]
 
 
 def same(compiled: Any, model: Any, *shape: int, calls: int = 4) -> None:
@@ -120,7 +120,7 @@ def test_plans_share_the_panels() -> None:
     for rows in (8, 16, 32):
         same(compiled, model, rows, 24)
     plans = [plan for entry in calls_of(compiled).entries for plan in entry.plans]
-    assert len({id(panels) for plan in plans for panels in plan.panels.values()}) == 3
+    assert len({id(layout) for plan in plans for layout in plan.layouts}) == 3
 
 
 @mt.no_grad()
@@ -165,6 +165,6 @@ def test_explain_says_what_they_take(capsys: pytest.CaptureFixture[str]) -> None
     for _ in range(3):
         compiled(mt.randn(16, 24))
     (plan,) = calls_of(compiled).entries[0].plans
-    size = sum(panels.nbytes for panels in plan.panels.values())  # in whole vectors
+    size = sum(layout.panels.nbytes for layout in plan.layouts)  # in whole vectors
     assert size >= (24 * 40 + 40 * 72 + 72 * 24) * 4
     assert f"weights laid out once {size / 1000:.3g} kB" in capsys.readouterr().out

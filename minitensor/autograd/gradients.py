@@ -15,6 +15,7 @@ from ..core.node import edge_for
 from ..errors import running
 from ..kernels import clip
 from .grad_mode import Mode, set_grad_enabled
+from .inplace import overwritten
 
 
 def backward(
@@ -114,7 +115,7 @@ def clear_gradients(tensors: Iterable[Tensor], set_to_none: bool) -> None:
             if t._grad.requires_grad:
                 t._grad = t._grad.detach()
             by_type.setdefault(t._grad._array.dtype, []).append(t._grad._array)
-            t._grad._bump()
+            overwritten(t._grad)
     for dtype, arrays in by_type.items():
         clip.zero(dtype, arrays)
 

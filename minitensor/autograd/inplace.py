@@ -75,6 +75,13 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     return target
 
 
+def overwritten(t: Tensor) -> None:
+    """Count that something else than an op has written into `t`, and tell the observers."""
+    t._bump()
+    for observer in state.observers:
+        observer.wrote(t, None)
+
+
 def _move_saved(node: Node, out: Tensor, target: Tensor) -> None:
     """If `node` saved its output `out`, replace it by `target`, whose memory holds it now."""
     saved: SavedTensors = node._saved

@@ -42,8 +42,8 @@ class Observer:
     def writing(self, target: Tensor, before: Tensor) -> None:
         """Note that `target` is about to change in place; `before` stands for its old values."""
 
-    def wrote(self, target: Tensor, made: Tensor) -> None:
-        """Note that the values and the history of `made` have replaced those of `target`."""
+    def wrote(self, target: Tensor, made: Tensor | None) -> None:
+        """Note that the values and history of `made` have replaced a tensor's; None: of no op."""
 
     def backward_begins(self, node: Node, grads: Sequence[Tensor | None]) -> None:
         """Note that the backward rule of `node` begins, given the gradients of its outputs."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import memory
 from ..autograd import check_writable, no_grad
+from ..autograd.inplace import overwritten
 from ..core import Tensor
 from ..dtype import FLOATING
 from ..rounding import widened
@@ -87,7 +88,7 @@ def _written(tensors: Sequence[Tensor], arrays: Sequence[np.ndarray]) -> None:
     for t, array in zip(tensors, arrays, strict=True):
         if array is not t._array:
             t._array[...] = array.reshape(t._array.shape)
-        t._bump()
+        overwritten(t)
 
 
 def _text(name: str, *arrays: np.ndarray, **settings: Any) -> str:
@@ -296,7 +297,7 @@ def all_gather_shares(shares: Sequence[Sequence[Tensor]], g: ProcessGroup) -> No
                 stop = start + t._array.nbytes
                 if rank != g.rank():
                     t._array[...] = octets[start:stop].view(t._array.dtype).reshape(t.shape)
-                    t._bump()
+                    overwritten(t)
                 start = stop
 
     g.start(f"all_gather_shares({sizes})", steps()).wait()

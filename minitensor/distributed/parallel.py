@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.gradients import at_end_of_backward
+from ..autograd.inplace import overwritten
 from ..core import Tensor, state, wrap
 from ..nn import Module
 from .collectives import ReduceOp, all_gather_object, all_reduce, broadcast, broadcast_object_list
@@ -82,7 +83,7 @@ class GradBucket:
             if p._grad is None:
                 p._grad = wrap(np.empty_like(p._array))
             p._grad._array[...] = values
-            p._grad._bump()
+            overwritten(p._grad)
 
 
 def _average(group: ProcessGroup, bucket: GradBucket) -> Future:

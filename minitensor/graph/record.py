@@ -310,8 +310,10 @@ class Recorder(Observer):
         key = self.values.of(original)
         self.values.again(copy, key)
 
-    def wrote(self, target: Tensor, made: Tensor) -> None:
+    def wrote(self, target: Tensor, made: Tensor | None) -> None:
         """Record that `made` was written into `target`, and into the base that it is a view of."""
+        if made is None:
+            return
         key = self.values.of(made)
         base = self.values.base(target)
         before = self.values.of(target if base is None else base)

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import sampling
 from ..autograd import no_grad
+from ..autograd.inplace import overwritten
 from ..core import Tensor
 from ..random import Generator, default_generator
 
@@ -87,7 +88,7 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
 def _set(tensor: Tensor, values: Any) -> Tensor:
     """Overwrite the values of a tensor, also of a leaf that requires grad."""
     tensor._array[...] = values
-    tensor._bump()
+    overwritten(tensor)
     return tensor
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..autograd.inplace import overwritten
 from ..core import Tensor, wrap
 from ..sharing import shared_array
 from .parameter import Parameter
@@ -97,7 +98,7 @@ class Loading:
             setattr(module, name, value)
         else:
             tensor._array[...] = array
-            tensor._bump()
+            overwritten(tensor)
 
 
 def _array_of(value: Any) -> np.ndarray | None:

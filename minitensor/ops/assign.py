@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import check_writable
-from ..autograd.inplace import in_place
+from ..autograd.inplace import in_place, overwritten
 from ..core import Op, Tensor, attach, state, wrap
 from ..dtype import DType
 from ..errors import explain
@@ -236,7 +236,7 @@ def _apply(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
     check_writable("apply", self)
     found = np.array([callable(x) for x in self._array.reshape(-1).tolist()])
     self._array[...] = found.astype(self._array.dtype).reshape(self._array.shape)
-    self._bump()
+    overwritten(self)
     return self
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..autograd import RemovableHandle, enable_grad
 from ..autograd.gradients import clear_gradients
+from ..autograd.inplace import overwritten
 from ..core import Tensor, wrap
 from ..kernels import multi_tensor
 
@@ -321,7 +322,7 @@ class RuleOptimizer(Optimizer):
             for dtype, (params, grads) in _by_type(group).items():
                 self._update(group, params, grads, self._records[number, dtype])
                 for p in params:
-                    p._bump()
+                    overwritten(p)
         return loss
 
     def _update(

@@ -22,12 +22,12 @@ from ..core.saved import FREED, SavedTensors, origin_of
 from ..dtype import get_default_dtype
 from ..errors import is_library
 from ..kernels.jit import COMPILED
-from ..kernels.panels import reading
+from ..kernels.panels import place_of, reading
 from ..nn.masks import is_causal_mask
 from ..recording import leaves, refs
 from .addresses import NotReplayable, Place, raised
 from .chains import fuse_chains
-from .frozen import Frozen, version_of
+from .frozen import Frozen, Layout, version_of
 from .graph import Call, Graph, aliased
 from .guards import Guards
 from .plan import Movable, Pass, Trace, ready
@@ -281,8 +281,7 @@ class Plan:
     ) -> None:
         self.graph, self.form, self.room = graph, form, room
         self.explains, self.frozen = explains, frozen
-        self.panels: dict[Any, Any] = {}  # of weights that stay as they are
-        self._versions: list[tuple[Tensor, int]] = []
+        self.layouts: list[Layout] = []  # of weights that stay as they are
         self.arena = room.arena
         leaves = _last_used_first(graph)
         self.sources = graph.inputs + leaves
@@ -299,7 +298,7 @@ class Plan:
     @property
     def holds(self) -> bool:
         """True if the weights that it has panels of are as they were."""
-        return all(version_of(t) == version for t, version in self._versions)
+        return self.frozen is None or self.frozen.hold(self.layouts)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the function would return."""
@@ -365,8 +364,9 @@ class Plan:
                 trace.keep(leaf._array)
         others = tuple([o for o in state.observers if not o.sees_whole])
         if self.frozen is not None and not state.grad:
-            self.panels, self._versions = self.frozen.panels(self.graph)
-        with Mode(observers=others, twice=False), reading(self.panels), trace.noting():
+            self.layouts = self.frozen.of(self.graph)
+        panels = {place_of(each.array): each.panels for each in self.layouts}
+        with Mode(observers=others, twice=False), reading(panels), trace.noting():
             outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
         self._made = [
             None if n in self.sources else out

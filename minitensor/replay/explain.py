@@ -63,8 +63,8 @@ def plan_explanation(plan: Plan) -> str:
     sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
     leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
     sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")
-    if plan.panels:
-        frozen = sum(each.nbytes for each in plan.panels.values())
+    if plan.layouts:
+        frozen = sum(each.panels.nbytes for each in plan.layouts)
         sizes.append(f"weights laid out once {number(frozen, 'B')}")
     lines.append(
         f"  memory: arena {number(plan.arena.size, 'B')}; outside of it {', '.join(sizes)}"

@@ -8,26 +8,40 @@ not if nobody writes into the weight but by what moves its version, as only the 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import Tensor
-from ..kernels.panels import LEAST, MOST, Panels, place_of, rounded
+from ..kernels.panels import LEAST, MOST, Panels, rounded
 from ..ops.linear import Linear, LinearActivation
 from .graph import Graph
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The panels of a weight, as it was when they were made."""
+
+    weight: Tensor
+    array: np.ndarray
+    version: int
+    panels: Panels
+
+    @property
+    def holds(self) -> bool:
+        """True if nothing has changed it since, as far as that is counted."""
+        return self.weight._array is self.array and version_of(self.weight) == self.version
+
+
 class Frozen:
-    """The panels of weights, by the id() of their arrays, with the versions they were made of."""
+    """The weights of all plans that are read from panels, by their id()."""
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[np.ndarray, int, Panels]] = {}
+        self._made: dict[int, Layout] = {}
 
-    def panels(self, graph: Graph) -> tuple[dict[Any, Panels], list[tuple[Tensor, int]]]:
-        """Return panels for the products of a graph by their `place_of`, and weights' versions."""
-        panels: dict[Any, Panels] = {}
-        versions: list[tuple[Tensor, int]] = []
+    def of(self, graph: Graph) -> list[Layout]:
+        """Return those that products of a graph read."""
+        found: dict[int, Layout] = {}
         for call in graph.calls:
             if call.op not in (Linear, LinearActivation):
                 continue
@@ -36,19 +50,21 @@ class Frozen:
             t = graph.tensors.get(w)  # None if it is computed or an argument
             if t is None or w in graph.updates or not LEAST <= rows <= MOST:
                 continue
-            if t._array.dtype.char in "fd":
-                panels[place_of(t._array)] = self._panels(t)
-                versions.append((t, version_of(t)))
-        return panels, versions
+            if t._array.dtype.char in "fd" and t._version_box is not None:
+                found[id(t)] = self._layout(t)
+        return list(found.values())
 
-    def _panels(self, weight: Tensor) -> Panels:
-        array, version = weight._array, version_of(weight)
-        known = self._made.get(id(array))
-        if known is None or known[0] is not array or known[1] != version:
-            known = None
-        if known is None or known[2].rounded != rounded(array.dtype):
-            known = self._made[id(array)] = array, version, Panels(array)
-        return known[2]
+    def hold(self, layouts: list[Layout]) -> bool:
+        """Return True if all are as they were, and their weights have no newer ones."""
+        return all(each.holds and self._made[id(each.weight)] is each for each in layouts)
+
+    def _layout(self, weight: Tensor) -> Layout:
+        known = self._made.get(id(weight))
+        if known is None or not known.holds or known.panels.rounded != rounded(weight._array.dtype):
+            array = weight._array
+            known = Layout(weight, array, version_of(weight), Panels(array))
+            self._made[id(weight)] = known
+        return known
 
 
 def version_of(t: Tensor) -> int:

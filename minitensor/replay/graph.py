@@ -52,7 +52,8 @@ class Graph:
     keys: list[int] = field(default_factory=list)  # the numbers of elements they are for
     requires: set[int] = field(default_factory=set)
     read: list[Tensor] = field(default_factory=list)  # leaves whose numbers a rule relies on
-    updates: list[int] = field(default_factory=list)  # what the last outputs are written to
+    # What the last outputs are written to, and how often the call does it
+    updates: dict[int, int] = field(default_factory=dict)
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -34,13 +35,26 @@ _MADE = {  # functions whose tensors depend on their arguments alone
     for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
 } | {masks.causal_mask.__code__}
 _REFUSED = {
-    f.__code__
-    for f in (
-        *(hooks.register_hook, hooks.register_post_accumulate_grad_hook, hooks.retain_grad),
-        *(grad_fn.register_hook, grad_fn.register_prehook, random.manual_seed),
-        *(Tensor.requires_grad_, Tensor.requires_grad.fset),  # type: ignore[attr-defined]
-        Tensor.data.fset,  # type: ignore[attr-defined]
-    )
+    function.__code__: text
+    for text, function in {
+        **{
+            f"calls {f.__name__}": f
+            for f in (
+                *(hooks.register_hook, hooks.register_post_accumulate_grad_hook),
+                *(hooks.retain_grad, grad_fn.register_hook, grad_fn.register_prehook),
+                random.manual_seed,
+            )
+        },
+        "calls requires_grad_": Tensor.requires_grad_,
+        "sets requires_grad": Tensor.requires_grad.fset,  # type: ignore[attr-defined]
+        "sets data": Tensor.data.fset,  # type: ignore[attr-defined]
+        "sets grad": Tensor.grad.fset,  # type: ignore[attr-defined]
+    }.items()
+}
+# Methods that give a tensor another shape, memory or history, and not only numbers
+_RELAYS = {
+    getattr(Tensor, name).__code__: name
+    for name in ("squeeze_", "unsqueeze_", "transpose_", "t_", "resize_", "resize_as_", "detach_")
 }
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
@@ -67,7 +81,7 @@ def _kind(code: CodeType) -> str:
     """Return what has to be seen of a function: nothing of most of the library's own."""
     if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
         return "away"
-    if code in WATCHED or code in _REFUSED or code in _MADE:
+    if code in WATCHED or code in _REFUSED or code in _RELAYS or code in _MADE:
         return "watched"
     return "below" if is_library(code.co_filename) else "any"
 
@@ -91,6 +105,7 @@ class CallRecording(Recording):
         self.key_sizes: list[int] = []  # the number of elements each is for
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
+        self.writes: Counter[int] = Counter()  # how often those were changed in place
         self._before: dict[int, int] = {}
         self._away = 0  # the number of imports, and of kernels that are made, that run
         self.asked: list[tuple[int, str]] = []  # masks that the library looked at, and lines
@@ -171,8 +186,8 @@ class CallRecording(Recording):
         if any(self.values[number].kind == "constant" for number in found):
             raise NotReplayable("it returns a tensor that no op made")
         graph = Graph(
-            self.values, self.calls, self.inputs, [*found, *self.updates.values()],
-            self.tensors, self.key_sizes, self.requires, updates=list(self.updates),
+            self.values, self.calls, self.inputs, [*found, *(self.updates[n] for n in self.writes)],
+            self.tensors, self.key_sizes, self.requires, updates=dict(self.writes),
         )  # fmt: skip
         for number, line in self.asked:
             if graph.constant(number, graph.read) is None:
@@ -224,23 +239,42 @@ class CallRecording(Recording):
         line, modules = line_of_user(), running.modules
         self.calls.append(Call(op, args, kwargs, tuple(outs), state.grad, line, modules))
 
-    def wrote(self, target: Tensor, made: Tensor) -> None:
+    def wrote(self, target: Tensor, made: Tensor | None) -> None:
         """Note a change in place: it makes a new value, also of a leaf or an argument."""
+        if made is None:
+            self._overwritten(target)
+            return
         before = self._before.pop(id(target._array))
         kind, new = self.values[before].kind, self.number(made)
+        origin = self.origins.get(before, before if kind in ("leaf", "input") else None)
         # a view of it would show the change
         whole = self._view(target) is None and not self._viewed.of(target._array)
         lost = target.requires_grad and not made.requires_grad  # in no_grad: its history stays
-        if not whole or lost or (kind and target.requires_grad):
-            self.refuse(f"a tensor of shape {tuple(target.shape)} is changed in place")
-        origin = self.origins.get(before, before if kind in ("leaf", "input") else None)
+        there = origin is not None or kind  # before the call, or made without an op
+        if not whole or lost or (there and target.requires_grad):
+            self._refuse_change(target)
         if origin is not None:
             self.updates[origin] = new
             self.origins[new] = origin
+            self.writes[origin] += 1
         self._change(target)
         self._keep(target, new)
         if target.requires_grad:
             self.requires.add(new)
+
+    def _overwritten(self, target: Tensor) -> None:
+        if self._constant.pop(id(target._array), None) is None:
+            self._refuse_change(target)  # one that was there before the call
+
+    def _relays(self, target: Tensor) -> None:
+        """Note that a tensor gets another shape, memory or history in place."""
+        if not self._constant.of(target._array):
+            number = self.number(target)
+            if self.values[number].kind or number in self.origins:
+                self._refuse_change(target)
+
+    def _refuse_change(self, target: Tensor) -> None:
+        self.refuse(f"a tensor of shape {tuple(target.shape)} is changed in place")
 
     def writing(self, target: Tensor, before: Tensor) -> None:
         """Note that `target` is about to change; `before` has the values it had."""
@@ -272,9 +306,9 @@ class CallRecording(Recording):
                 free = tuple([frame.f_locals.get(name) for name in code.co_freevars])
                 self.functions[code] = frame.f_globals, free
             elif code in _REFUSED:
-                name = code.co_name
-                sets = name.startswith("_set_")
-                self.refuse(f"it sets {name.removeprefix('_set_')}" if sets else f"it calls {name}")
+                self.refuse(f"it {_REFUSED[code]}")
+            elif code in _RELAYS:
+                self._relays(frame.f_locals["self"])
             elif code in _MADE and any(
                 isinstance(x, Tensor | np.ndarray) for x in leaves(tuple(frame.f_locals.values()))
             ):

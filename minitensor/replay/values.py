@@ -31,7 +31,8 @@ def _kind(x: Any, tensors: list[Tensor]) -> Any:
     if isinstance(x, Tensor):
         tensors.append(x)
         array, grad = x._array, x._requires_grad if x._view is None else x.requires_grad
-        return kind, array.shape, array.strides, array.dtype, grad
+        counts = x._version_box is not None  # no tensor of inference_mode
+        return kind, array.shape, array.strides, array.dtype, grad, counts
     if kind is dict:
         return dict, tuple(x), tuple([_kind(each, tensors) for each in x.values()])
     if isinstance(x, float | complex):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...autograd.inplace import overwritten
 from ...core import Tensor, wrap
 from ...kernels import clip as kernel
 
@@ -64,7 +65,7 @@ def clip_grad_norm_(
         for dtype, arrays in by_type.items():
             kernel.scale(dtype, arrays, factor)
         for g in grads:
-            g._bump()
+            overwritten(g)
     return wrap(np.asarray(total, grads[0].dtype))
 
 
@@ -78,4 +79,4 @@ def clip_grad_value_(
     """
     for g in _gradients(parameters):
         np.clip(g._array, -clip_value, clip_value, out=g._array)
-        g._bump()
+        overwritten(g)
