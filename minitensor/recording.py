@@ -179,6 +179,8 @@ class Recording(Observer):
                 if not x.is_set_to(again):
                     return None  # made before the base was laid out anew
             return None if base._array is x._array else (functions, base)
+        if isinstance(x, Tensor) and x._relaid:
+            return None  # not of itself as it was
         array = x._array if isinstance(x, Tensor) else x
         found = self._views.of(array)
         shown = None if found is None else found[1]()

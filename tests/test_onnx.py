@@ -555,6 +555,79 @@ def test_memory_that_others_show_in_an_unknown_way_is_not_changed() -> None:
         export(function, mt.randn(2, 3))
 
 
+def test_a_tensor_laid_out_anew_can_change_but_not_below_its_views() -> None:
+    def function(x: Tensor) -> Tensor:
+        y = x * 1
+        y.t_()
+        y[0] = 7.0
+        return y.add_(1) * 2
+
+    check(export(function, mt.randn(3, 3)), function, mt.randn(3, 3))
+
+    def base(x: Tensor) -> Tensor:
+        y = x * 1
+        view = y[0]
+        y.t_()
+        y[0] = 7.0
+        return view * 1
+
+    def view(x: Tensor) -> Tensor:
+        y = x * 1
+        view = y[0]
+        y.t_()
+        view.add_(1)
+        return y * 1
+
+    for function in (base, view):
+        with pytest.raises(RuntimeError, match=r"shares memory .* changed in place"):
+            export(function, mt.randn(3, 3))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        nn.init.ones_,
+        lambda p: p.detach().apply_(lambda number: number + 1),
+        lambda p: mt.optim.SGD([p], 0.1).step(),
+    ],
+)
+def test_what_no_op_writes_is_refused(write: Any) -> None:
+    p = nn.Parameter(mt.ones(3))
+    p.grad = mt.ones(3)
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p = p
+
+        def forward(self, x: Tensor) -> Any:
+            y = x * self.p
+            write(self.p)
+            return y
+
+    with pytest.raises(RuntimeError, match=r"shape \(3,\) is changed by something else than an op"):
+        export(Module(), mt.ones(3))
+
+
+def test_buffers_are_as_they_were() -> None:
+    class Module(nn.Module):
+        total: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", mt.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.total.add_(1)
+            return x + self.total
+
+    module = Module()
+    made = export(module, mt.ones(3))
+    assert module.total.tolist() == [0.0] * 3
+    (found,) = run(made, mt.ones(3))
+    assert found.tolist() == [2.0] * 3
+
+
 def test_what_was_changed_in_place_is_an_input_no_more() -> None:
     def function(x: Tensor) -> Tensor:
         mask = mt.zeros(x.shape[0], 3, dtype=mt.bool)

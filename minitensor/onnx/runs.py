@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.inplace import overwritten
 from ..core import OPS, Tensor, wrap
 from ..graph.copies import resized
 from ..graph.program import Program
@@ -128,7 +129,7 @@ def _run(
     for name, x in bound.arguments.items():
         bound.arguments[name] = _replaced(x, twins)
     try:
-        with recording:
+        with _keeping_buffers(program), recording:
             result = program.function(*bound.args, **bound.kwargs)
     except Exception:
         if not moves:
@@ -140,6 +141,21 @@ def _run(
     for _, t in found:
         recording.number(t)
     return recording, found
+
+
+@contextlib.contextmanager
+def _keeping_buffers(program: Program) -> Iterator[None]:
+    """Let the buffers of all modules have the numbers again that they had, after this block."""
+    buffers = {id(b): b for _, top in modules_of(program) for b in top.buffers()}
+    before = [(b, b._array, b._array.copy(), b._version_box) for b in buffers.values()]
+    versions = [box and box[0] for *_, box in before]
+    try:
+        yield
+    finally:
+        for (b, array, numbers, box), version in zip(before, versions, strict=True):
+            if (box and box[0]) != version and array.flags.writeable:
+                array[...] = numbers
+                overwritten(b)
 
 
 def _opens(op: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import warnings
@@ -15,6 +16,7 @@ import numpy as np
 
 from .. import memory, random
 from ..autograd.grad_mode import Mode
+from ..autograd.views import ViewMeta
 from ..core import Node, Tensor, state, wrap
 from ..core.backward import run_backward
 from ..core.node import clock, edge_for
@@ -84,7 +86,7 @@ class Compiled:
         if not _lock.acquire(blocking=False):
             return self.function(*args, **kwargs)
         try:
-            entry = self._entry(kind)
+            entry = self._entry(kind, tensors)
             if entry is None:
                 return self._record(kind, tensors, args, kwargs)
             result = _AS_IT_IS if entry.reason else self._replay(entry, tensors, now)
@@ -92,7 +94,7 @@ class Compiled:
             _lock.release()
         return self.function(*args, **kwargs) if result is _AS_IT_IS else result
 
-    def _entry(self, kind: Any) -> Entry | None:
+    def _entry(self, kind: Any, tensors: Sequence[Tensor]) -> Entry | None:
         """Return the recorded call for such arguments, None if there is none yet."""
         entries = self.kinds.get(kind)
         if entries is None:
@@ -100,7 +102,7 @@ class Compiled:
         changed = ""
         for entry in entries:
             entry.used = next(clock)
-            changed = entry.guards.changed()
+            changed = entry.guards.changed() or entry.lies_elsewhere(tensors)
             if not changed:
                 return entry
         if len(entries) < _VARIANTS:
@@ -121,7 +123,7 @@ class Compiled:
                 self.rooms.append(room)
             if room is not None:
                 plan = self._plan(entry, room, now)
-                return plan(tensors)
+                return plan(tensors) if plan.can_write(tensors) else _AS_IT_IS
         except NotReplayable as error:
             entry.reason = str(error)
             self._tell(entry.reason)
@@ -171,9 +173,7 @@ class Compiled:
                 guards.watch(x, "an argument")
         guards.reach(self._reached)
         arguments = {id(t._array) for t in tensors}
-        recording = CallRecording(
-            {n: name for n, name in guards.leaves.items() if n not in arguments}
-        )
+        recording = CallRecording({n: x for n, x in guards.leaves.items() if n not in arguments})
         for number, t in enumerate(tensors):
             recording.add_input(t, f"input {number}")
         recorded = state.grad
@@ -188,6 +188,9 @@ class Compiled:
             self._tries[kind] += 1
             self._reached |= recording.functions
             return result
+        watched = guards.leaves
+        places = [id(t._array) for t in tensors]
+        entry.same = [(n, watched[place]) for n, place in enumerate(places) if place in watched]
         if len(self.kinds) == PLANS and kind not in self.kinds:
             del self.kinds[min(self.kinds, key=lambda k: self.kinds[k][0].used)]
         self.kinds.setdefault(kind, []).append(entry)
@@ -252,6 +255,12 @@ class Entry:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
         self.plans: list[Plan] = []
         self.used = next(clock)
+        # The numbers of arguments that the function has by itself too, with their names
+        self.same: list[tuple[int, tuple[str, Tensor]]] = []
+
+    def lies_elsewhere(self, tensors: Sequence[Tensor]) -> str:
+        """Return the name of an argument that was one of the function's own tensors, and is not."""
+        return next((s for n, (s, t) in self.same if tensors[n]._array is not t._array), "")
 
 
 class Room:
@@ -289,11 +298,44 @@ class Plan:
         read = graph.read_by(graph.outputs[: len(graph.outputs) - len(graph.updates)])
         self.read = [n for n, source in enumerate(self.sources) if source in read]
         self.kept = [n for n in self.read if self.sources[n] in graph.updates]
+        self.returned = [
+            (None if each.source is None else self.sources.index(each.source), each)
+            for each in graph.returned
+        ]
+        self.targets = [self.sources.index(n) for n in graph.updates]
+        # Arguments must not lie in these, nor what the call changes in one of the others.
+        count, every = len(graph.inputs), any(n < len(graph.inputs) for n in self.targets)
+        shown = (
+            range(count, len(self.sources)) if every else [n for n in self.targets if n >= count]
+        )
+        self._apart = np.array([_range(self._array(n)) for n in shown], np.int64).reshape(-1, 2)
+        changed = [n for n in self.targets if n >= count]
+        for n, m in itertools.product(changed, range(count, len(self.sources))):
+            if n != m and np.may_share_memory(self._array(n), self._array(m)):
+                raise NotReplayable("two of its tensors share memory, and it changes one in place")
         self.forward: Pass | None = None
         self.backward: Pass | None = None
         self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
         self._made: list[Tensor | None] = []  # and their outputs
         self.made_for: Any = ready()
+
+    def _array(self, n: int) -> np.ndarray:
+        """Return the array of a leaf, by its number among the sources."""
+        return self.leaves[n - len(self.graph.inputs)]._array
+
+    def can_write(self, inputs: Sequence[Tensor]) -> bool:
+        """Return True if the call changes only what it may, and nothing else shows it."""
+        if not self.targets:
+            return True
+        count, arrays = len(inputs), [t._array for t in inputs]
+        written = [arrays[n] if n < count else self._array(n) for n in self.targets]
+        if not all(a.flags.writeable for a in written):
+            return False
+        ranges = np.array([_range(a) for a in arrays], np.int64).reshape(-1, 1, 2)
+        if ((ranges[..., 0] < self._apart.sum(1)) & (ranges.sum(2) > self._apart[:, 0])).any():
+            return False
+        others = [(a, n) for n, a in enumerate(arrays) if n in self.targets]
+        return not any(a is not b and np.may_share_memory(a, b) for a, _ in others for b in arrays)
 
     @property
     def holds(self) -> bool:
@@ -332,11 +374,27 @@ class Plan:
         for observer in state.observers:
             if observer.sees_whole:
                 observer.ran(node, tensors, {}, found)
-        for n, new in zip(reversed(self.graph.updates), reversed(found), strict=False):
-            target = tensors[self.sources.index(n)]
-            target._array[...] = new._array
-            target._bump()
-        return formed(self.form, found)
+        count = len(self.returned)
+        writes = zip(self.targets, self.graph.updates.values(), found[count:], strict=True)
+        for n, times, new in writes:
+            tensors[n]._array[...] = new._array
+            for _ in range(times):
+                tensors[n]._bump()
+        return formed(self.form, self._results(found[:count], tensors))
+
+    def _results(self, made: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the results: tensors that were there before as they are, and views of others."""
+        found = []
+        for (place, returned), t in zip(self.returned, made, strict=True):
+            t = t if place is None else tensors[place]
+            found.append(t if returned.alias is None else returned.alias(t))
+        for (_, returned), t in zip(self.returned, found, strict=True):
+            if returned.base is not None:
+                base, view = found[returned.base[0]], returned.base[1]
+                if t._version_box is base._version_box:
+                    version = version_of(base)
+                    t._view = ViewMeta(base, view.functions, view.creation, version)
+        return found
 
     # Forward
 
@@ -347,7 +405,11 @@ class Plan:
         self.made_for = ready()
         memory.release()  # of buffers that the recorded call used, and replays do not
         self.forward = self.backward = None
-        count, arrays = len(arrays), list(map(raised, arrays))
+        count, known = len(arrays), [t._array for t in self.leaves]
+        for array in arrays:  # each in memory of its own, so that addresses tell whose they are
+            shared = any(np.may_share_memory(array, other) for other in known)
+            known.append(raised(array.copy() if shared else array))
+        arrays = known[len(self.leaves) :]
         trace = self.trace = Trace(self.arena, keys, count)
         for number, array in enumerate(arrays):
             trace.keep(array, owner=number)
@@ -374,6 +436,10 @@ class Plan:
         ]
         inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
+        for out, n in itertools.product(found, self.sources[count:]):
+            own = self.graph.tensors[n]._array if self.graph.values[n].kind == "leaf" else None
+            if out is not None and own is not None and np.may_share_memory(out, own):
+                raise NotReplayable("it returns a view of a tensor that it has by itself")
         self.forward = Pass(trace, inputs, found)
         # Of results: the numbers of those that require a gradient, and shapes and types
         made = list(enumerate(self._made))

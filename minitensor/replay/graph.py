@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import Mode
+from ..autograd.views import ViewMeta
 from ..core import Alias, Tensor, state, wrap
 from ..errors import running
 from ..recording import Ref, Value, mapped, refs
@@ -41,6 +42,20 @@ class Call:
 
 
 @dataclass
+class Returned:
+    """How a result of a call lies to what was there before it, and to the other results.
+
+    - source: the input or leaf that it is, changed or not; None for one that ops made.
+    - alias: of a tensor over the memory of that, or of an earlier result, the way to make it.
+    - base: of a view of another result that one's number, and the view as it was recorded.
+    """
+
+    source: int | None
+    alias: Any = None
+    base: tuple[int, ViewMeta] | None = None
+
+
+@dataclass
 class Graph:
     """Calls in order, on values that `inputs` and `tensors` are there for when it begins."""
 
@@ -54,6 +69,7 @@ class Graph:
     read: list[Tensor] = field(default_factory=list)  # leaves whose numbers a rule relies on
     # What the last outputs are written to, and how often the call does it
     updates: dict[int, int] = field(default_factory=dict)
+    returned: list[Returned] = field(default_factory=list)  # how outputs are before those
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""

@@ -85,11 +85,11 @@ class _Reads:
 class Guards:
     """Notes of what a call reads, as it is now.
 
-    `leaves` has, by the id() of its array, the name of each tensor that was found.
+    `leaves` has, by the id() of its array, the name of each tensor that was found, and it.
     """
 
     def __init__(self) -> None:
-        self.leaves: dict[int, str] = {}
+        self.leaves: dict[int, tuple[str, Tensor]] = {}
         self.hooked = ""  # the name of a module with hooks
         self._items, self._attributes = _Reads(operator.getitem), _Reads(getattr)
         self._sizes = _Reads(operator.length_hint, operator.eq)
@@ -112,7 +112,7 @@ class Guards:
             return
         self._seen[id(x)] = x
         if isinstance(x, Tensor):
-            self.leaves[id(x._array)] = name
+            self.leaves.setdefault(id(x._array), (name, x))
             self._attributes.add(x, "_array", name)
             self._attributes.add(x, "_requires_grad", name)
         elif isinstance(x, type):

@@ -27,7 +27,7 @@ from ..kernels.objectcode import native
 from ..nn import masks
 from ..recording import WATCHED, Names, OfArrays, Recording, Ref, Value, leaves, line_of_user
 from .addresses import NotReplayable
-from .graph import Call, Graph
+from .graph import Call, Graph, Returned
 from .plan import Key
 
 _MADE = {  # functions whose tensors depend on their arguments alone
@@ -89,17 +89,20 @@ def _kind(code: CodeType) -> str:
 class CallRecording(Recording):
     """Records a call of user code.
 
-    - found: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
+    - found: by the id() of their arrays, names and tensors that guards watch: parameters, buffers,
+      globals.
     - functions: the user's functions that ran, each with its globals and variables of others.
     """
 
     calls: list[Call]  # type: ignore[assignment]  # with what a graph knows of each
 
-    def __init__(self, found: Mapping[int, str]) -> None:
-        super().__init__(Names({}, dict(found)), lambda op: False)
+    def __init__(self, found: Mapping[int, tuple[str, Tensor]]) -> None:
+        names = {key: name for key, (name, _) in found.items()}
+        super().__init__(Names({}, names), lambda op: False)
+        self._found = found
         self.problem = ""  # the first reason why the call cannot be repeated
         self.functions: dict[CodeType, tuple[dict[str, Any], tuple[Any, ...]]] = {}
-        self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
+        self.tensors: dict[int, Tensor] = {}  # of leaves and arguments
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: dict[int, Key] = {}  # the random keys that were drawn
         self.key_sizes: list[int] = []  # the number of elements each is for
@@ -147,6 +150,7 @@ class CallRecording(Recording):
     def add_input(self, t: Tensor, name: str) -> None:
         """Make `t` an argument of the call."""
         super().add_input(t, name)
+        self.tensors[self.inputs[-1]] = t
         if t.requires_grad:
             self.requires.add(self.inputs[-1])
 
@@ -162,8 +166,8 @@ class CallRecording(Recording):
         then = array if name else array.copy()  # which the call may change
         kind = "leaf" if name else "constant"
         number = self._add(Value(then, array.shape, array.dtype, kind, name, line_of_user()))
-        self.tensors[number] = x if name else wrap(then)
-        if x.requires_grad:
+        t = self.tensors[number] = self._found[id(array)][1] if name else wrap(then)
+        if t.requires_grad:
             self.requires.add(number)
         self._keep(x, number)
         return number
@@ -183,18 +187,42 @@ class CallRecording(Recording):
     def graph(self, outputs: Sequence[Tensor]) -> Graph:
         """Return the graph of a call that returned these; NotReplayable if there is none."""
         found = [self._argument(t).number for t in outputs]
+        returned = list(map(self._returned, outputs, found))
+        first: dict[int, Tensor] = {}
+        for at, (n, t) in enumerate(zip(found, outputs, strict=True)):
+            one = first.setdefault(n, t)
+            if returned[at].source is None and one is not t:
+                returned[at].alias = _alias(t, one)
+            bases = [k for k, other in enumerate(outputs) if t._base is other and other is not t]
+            if bases and t._view is not None:
+                returned[at].base = bases[0], t._view
         if any(self.values[number].kind == "constant" for number in found):
             raise NotReplayable("it returns a tensor that no op made")
         graph = Graph(
-            self.values, self.calls, self.inputs, [*found, *(self.updates[n] for n in self.writes)],
-            self.tensors, self.key_sizes, self.requires, updates=dict(self.writes),
-        )  # fmt: skip
+            self.values,
+            self.calls,
+            self.inputs,
+            [*found, *(self.updates[n] for n in self.writes)],
+            {n: t for n, t in self.tensors.items() if n not in self.inputs},
+            self.key_sizes,
+            self.requires,
+            updates=dict(self.writes),
+            returned=returned,
+        )
         for number, line in self.asked:
             if graph.constant(number, graph.read) is None:
                 raise NotReplayable(
                     f"{line}: it compares a mask with the causal mask; say is_causal"
                 )
         return graph.without_unused()
+
+    def _returned(self, t: Tensor, number: int) -> Returned:
+        """Return how a result lies to what was there before the call."""
+        source = self.origins.get(number, number)
+        one = self.tensors.get(source)
+        if one is None or one._array is not t._array:
+            return Returned(None)
+        return Returned(source, None if one is t else _alias(t, one))
 
     def _argument(self, x: Any) -> Any:
         if isinstance(x, np.ndarray):
@@ -334,3 +362,9 @@ class CallRecording(Recording):
             self.refuse(f"it calls {name}")
         elif (module or "").startswith("numpy") or isinstance(function, np.ufunc):
             self.refuse("it computes with NumPy")
+
+
+def _alias(t: Tensor, one: Tensor) -> Any:
+    """Return the function that makes `t` of another tensor over its memory."""
+    same = t._version_box is one._version_box
+    return Tensor.detach if same else Tensor.data.fget  # type: ignore[attr-defined]
