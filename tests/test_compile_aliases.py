@@ -1,4 +1,4 @@
-"""What `compile` makes of tensors that share memory or change: as without it, replayed or not."""
+"""Tensors that share memory or change, in `compile`: all is as without it, replayed or not."""
 
 from __future__ import annotations
 

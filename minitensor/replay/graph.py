@@ -43,7 +43,7 @@ class Call:
 
 @dataclass
 class Returned:
-    """How a result of a call lies to what was there before it, and to the other results.
+    """The relation of a result of a call to what was there before it, and to the other results.
 
     - source: the input or leaf that it is, changed or not; None for one that ops made.
     - alias: of a tensor over the memory of that, or of an earlier result, the way to make it.
@@ -69,7 +69,7 @@ class Graph:
     read: list[Tensor] = field(default_factory=list)  # leaves whose numbers a rule relies on
     # What the last outputs are written to, and how often the call does it
     updates: dict[int, int] = field(default_factory=dict)
-    returned: list[Returned] = field(default_factory=list)  # how outputs are before those
+    returned: list[Returned] = field(default_factory=list)  # of the outputs before those
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""

@@ -217,7 +217,7 @@ class CallRecording(Recording):
         return graph.without_unused()
 
     def _returned(self, t: Tensor, number: int) -> Returned:
-        """Return how a result lies to what was there before the call."""
+        """Return the relation of a result to what was there before the call."""
         source = self.origins.get(number, number)
         one = self.tensors.get(source)
         if one is None or one._array is not t._array:
