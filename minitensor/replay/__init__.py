@@ -21,7 +21,8 @@ How it works, in the order of the files:
    one after another in compiled code: no tensor is made, no name looked up, no memory asked for.
 6. `compiled` ties these together: the kinds of arguments, random numbers, the node of the graph
    that stands for the whole call, and the cases in which the ops must run again one by one
-   (a second derivative, a second backward pass). `frozen` lays out weights that stay as they are.
+   (a second derivative, a second backward pass). `targets` are what a call changes in place, and
+   `frozen` weights that stay as they are.
 
 What cannot be repeated runs as it is, and a warning says why, once. `explain=True` prints what was
 recorded, which rules applied and where, and what memory the plan needs (`explain`, `left`); a graph

@@ -36,6 +36,7 @@ from .plan import Movable, Pass, Trace, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
+from .targets import Targets
 from .values import arguments, form, formed
 
 PLANS = 64  # of different arguments that are kept, the last used
@@ -123,7 +124,7 @@ class Compiled:
                 self.rooms.append(room)
             if room is not None:
                 plan = self._plan(entry, room, now)
-                return plan(tensors) if plan.can_write(tensors) else _AS_IT_IS
+                return plan(tensors) if plan.targets.free(tensors) else _AS_IT_IS
         except NotReplayable as error:
             entry.reason = str(error)
             self._tell(entry.reason)
@@ -302,40 +303,12 @@ class Plan:
             (None if each.source is None else self.sources.index(each.source), each)
             for each in graph.returned
         ]
-        self.targets = [self.sources.index(n) for n in graph.updates]
-        # Arguments must not lie in these, nor what the call changes in one of the others.
-        count, every = len(graph.inputs), any(n < len(graph.inputs) for n in self.targets)
-        shown = (
-            range(count, len(self.sources)) if every else [n for n in self.targets if n >= count]
-        )
-        self._apart = np.array([_range(self._array(n)) for n in shown], np.int64).reshape(-1, 2)
-        changed = [n for n in self.targets if n >= count]
-        for n, m in itertools.product(changed, range(count, len(self.sources))):
-            if n != m and np.may_share_memory(self._array(n), self._array(m)):
-                raise NotReplayable("two of its tensors share memory, and it changes one in place")
+        self.targets = Targets(graph, self.sources)  # what the call changes in place
         self.forward: Pass | None = None
         self.backward: Pass | None = None
         self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
         self._made: list[Tensor | None] = []  # and their outputs
         self.made_for: Any = ready()
-
-    def _array(self, n: int) -> np.ndarray:
-        """Return the array of a leaf, by its number among the sources."""
-        return self.leaves[n - len(self.graph.inputs)]._array
-
-    def can_write(self, inputs: Sequence[Tensor]) -> bool:
-        """Return True if the call changes only what it may, and nothing else shows it."""
-        if not self.targets:
-            return True
-        count, arrays = len(inputs), [t._array for t in inputs]
-        written = [arrays[n] if n < count else self._array(n) for n in self.targets]
-        if not all(a.flags.writeable for a in written):
-            return False
-        ranges = np.array([_range(a) for a in arrays], np.int64).reshape(-1, 1, 2)
-        if ((ranges[..., 0] < self._apart.sum(1)) & (ranges.sum(2) > self._apart[:, 0])).any():
-            return False
-        others = [(a, n) for n, a in enumerate(arrays) if n in self.targets]
-        return not any(a is not b and np.may_share_memory(a, b) for a, _ in others for b in arrays)
 
     @property
     def holds(self) -> bool:
@@ -375,11 +348,7 @@ class Plan:
             if observer.sees_whole:
                 observer.ran(node, tensors, {}, found)
         count = len(self.returned)
-        writes = zip(self.targets, self.graph.updates.values(), found[count:], strict=True)
-        for n, times, new in writes:
-            tensors[n]._array[...] = new._array
-            for _ in range(times):
-                tensors[n]._bump()
+        self.targets.write(tensors, found[count:])
         return formed(self.form, self._results(found[:count], tensors))
 
     def _results(self, made: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
