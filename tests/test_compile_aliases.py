@@ -16,12 +16,19 @@ from minitensor.nn import functional as F
 CALLS = 5
 FREEZING = {"freezing": True}
 CASES: dict[str, Callable[[Any], Any]] = {}
+REPLAYED: set[str] = set()
 
 
 def case(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Add a function that uses what it is given as `compile`, and returns what it has seen."""
     CASES[function.__name__] = function
     return function
+
+
+def replayed(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add one that must be replayed, and not only run as it is."""
+    REPLAYED.add(function.__name__)
+    return case(function)
 
 
 def plain(function: Any, **settings: Any) -> Any:
@@ -294,7 +301,7 @@ def a_tensor_of_inference_mode_changes(compile: Any) -> Any:
     return seen
 
 
-# What is returned
+# Results
 
 
 @case
@@ -407,14 +414,179 @@ def a_result_and_its_view(compile: Any) -> Any:
     return seen
 
 
-@case
-def a_view_of_a_buffer(compile: Any) -> Any:
+@replayed
+def views_of_what_is_there(compile: Any) -> Any:
     w = mt.zeros(2, 3)
-    f = compile(lambda x: (w[1], x * w[0]))
+    f = compile(lambda x, y: (w[1], x[0], y[1].detach(), x * 3))
+    seen = []
+    for grad in (False, True):
+        for _ in range(CALLS):
+            x, y = mt.ones(2, 3, requires_grad=grad) * 1, mt.ones(2, 3)
+            mine, first, second, product = f(x, y)
+            mine.add_(1)
+            first.mul_(2)
+            second.add_(3)
+            if grad:
+                (x.sum() + product.sum()).backward()
+            bases = mine._base is w, first._base is x, second._base is None
+            seen.append((w.tolist(), x.tolist(), y.tolist(), bases, first.requires_grad))
+    return seen
+
+
+@replayed
+def views_of_what_changes(compile: Any) -> Any:
+    k = mt.zeros(3)
+
+    def f(x: Any, out: Any) -> Any:
+        k.add_(x)
+        out.copy_(x * 2)
+        return k[:2], x.mul_(2)[1:], out, out.view(-1)
+
+    compiled = compile(f)
+    kept = []
     seen = []
     for _ in range(CALLS):
-        f(mt.ones(3))[0].add_(1)
-        seen.append(w.tolist())
+        x, out = mt.ones(3), mt.zeros(3)
+        results = compiled(x, out)
+        results[1].add_(5)
+        results[3].add_(1)
+        kept.append(results[0])
+        seen.append((x.tolist(), x._version, out.tolist(), results[2] is out))
+    return [seen, [t.tolist() for t in kept]]
+
+
+@replayed
+def views_of_one_base(compile: Any) -> Any:
+    def f(x: Any) -> Any:
+        y = x * 2
+        return y[0], y[:, 0]
+
+    compiled = compile(f)
+    seen = []
+    for _ in range(CALLS):
+        x = mt.ones(2, 2, requires_grad=True)
+        row, column = compiled(x)
+        row.mul_(3)
+        column.sum().backward()
+        seen.append((x.grad.tolist(), row._base is column._base))
+    return seen
+
+
+@replayed
+def versions_of_results(compile: Any) -> Any:
+    f = compile(lambda x: (x * 2).clamp_(0, 1).add_(1))
+    return [f(mt.ones(2))._version for _ in range(CALLS)]
+
+
+@replayed
+def a_result_twice(compile: Any) -> Any:
+    def f(x: Any) -> Any:
+        y = (x * 2).detach()
+        return y, y
+
+    compiled = compile(f)
+    seen = []
+    for _ in range(CALLS):
+        one, other = compiled(mt.ones(1, requires_grad=True))
+        one.requires_grad_()
+        seen.append((one is other, other.requires_grad))
+    return seen
+
+
+@replayed
+def tensors_are_swapped(compile: Any) -> Any:
+    a, b, last = mt.zeros(1), mt.ones(1), mt.zeros(1)
+
+    def f(x: Any) -> Any:
+        t = a.clone()
+        a.copy_(b)
+        b.copy_(t)
+        y = x - last
+        last.copy_(x)
+        return y
+
+    compiled = compile(f)
+    return [(compiled(mt.full((1,), float(n))).item(), a.item(), b.item()) for n in range(CALLS)]
+
+
+@case
+def changes_by_data_have_another_version(compile: Any) -> Any:
+    b = mt.ones(3)
+    f = compile(lambda x: b.data.add_(x).sum())
+    seen = []
+    for _ in range(CALLS):
+        w = mt.ones(3, requires_grad=True)
+        y = (w * b).sum()
+        f(mt.ones(3))
+        y.backward()
+        seen.append((b._version, w.grad.tolist()))
+    return seen
+
+
+@case
+def two_arguments_over_one_array(compile: Any) -> Any:
+    f, g = compile(lambda a, b: (a, b)), compile(lambda a, b: (a.mul_(1.0), b * 1)[0])
+    seen = []
+    for _ in range(CALLS):
+        x = mt.ones(2)
+        alias, data = x.detach(), x.data
+        one, other = f(x, alias)
+        again = g(x, data)
+        seen.append((one is x, other is alias, again is x, x._version, data._version))
+    return seen
+
+
+@case
+def containers_change(compile: Any) -> Any:
+    def f(batch: Any, past: Any) -> Any:
+        batch["made"] = batch["x"] * 2
+        past.append(batch["made"])
+        return batch
+
+    functions = compile(f), compile(lambda x, past: (x * 2, past))
+    seen = []
+    for _ in range(CALLS):
+        batch: dict[str, Any] = {"x": mt.ones(1)}
+        past: list[Any] = []
+        result = functions[0](batch, past)
+        seen.append(
+            (list(batch), result is batch, len(past), functions[1](batch["x"], past)[1] is past)
+        )
+    return seen
+
+
+@replayed
+def a_compiled_function_in_another(compile: Any) -> Any:
+    w = mt.ones(3)
+    inner = compile(lambda x: x * w)
+    outer = compile(lambda x: inner(x) + 1)
+    seen = []
+    for n in range(CALLS):
+        seen.append(outer(mt.ones(3)).tolist())
+        if n == 3:
+            w = mt.zeros(3)
+    return seen
+
+
+@replayed
+def attributes_that_nobody_reads(compile: Any) -> Any:
+    class Module(nn.Module):
+        scale = 2.0
+        step = 0
+        last: Any = None
+
+        def forward(self, x: Any) -> Any:
+            return x * self.scale
+
+    module = Module()
+    f = compile(module)
+    seen = []
+    for n in range(2 * CALLS):
+        module.step += 1
+        module.last = mt.ones(1)
+        if n == CALLS:
+            module.scale = 3.0
+        seen.append(f(mt.ones(2)).tolist())
     return seen
 
 
@@ -454,6 +626,6 @@ def test_equals_the_uncompiled_program(name: str) -> None:
     for compile in (plain, mt.compile):
         mt.manual_seed(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # which of them run as they are is not the point
+            warnings.simplefilter("error" if name in REPLAYED else "ignore")
             seen.append(CASES[name](compile))
     assert seen[0] == seen[1]

@@ -612,20 +612,25 @@ def test_what_no_op_writes_is_refused(write: Any) -> None:
 def test_buffers_are_as_they_were() -> None:
     class Module(nn.Module):
         total: Tensor
+        last: Tensor
 
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("total", mt.zeros(3))
+            self.register_buffer("last", mt.zeros(3))
 
         def forward(self, x: Tensor) -> Tensor:
-            self.total.add_(1)
-            return x + self.total
+            self.total.data.add_(1)
+            self.last = self.last + x
+            return x + self.total + self.last
 
     module = Module()
+    last = module.last
     made = export(module, mt.ones(3))
     assert module.total.tolist() == [0.0] * 3
+    assert module.last is last
     (found,) = run(made, mt.ones(3))
-    assert found.tolist() == [2.0] * 3
+    assert found.tolist() == [3.0] * 3
 
 
 def test_what_was_changed_in_place_is_an_input_no_more() -> None:

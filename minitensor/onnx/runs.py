@@ -146,14 +146,18 @@ def _run(
 @contextlib.contextmanager
 def _keeping_buffers(program: Program) -> Iterator[None]:
     """Let the buffers of all modules have the numbers again that they had, after this block."""
-    buffers = {id(b): b for _, top in modules_of(program) for b in top.buffers()}
-    before = [(b, b._array, b._array.copy(), b._version_box) for b in buffers.values()]
-    versions = [box and box[0] for *_, box in before]
+    modules = [module for _, top in modules_of(program) for module in top.modules()]
+    members = [(module._buffers, dict(module._buffers)) for module in modules]
+    buffers = {id(b): b for _, before in members for b in before.values() if b is not None}
+    arrays = [(b, b._array, b._array.copy()) for b in buffers.values()]
     try:
         yield
     finally:
-        for (b, array, numbers, box), version in zip(before, versions, strict=True):
-            if (box and box[0]) != version and array.flags.writeable:
+        for now, before in members:
+            now.clear()
+            now.update(before)
+        for b, array, numbers in arrays:
+            if (array != numbers).any() and array.flags.writeable:
                 array[...] = numbers
                 overwritten(b)
 

@@ -26,18 +26,19 @@ from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..kernels.panels import place_of, reading
 from ..nn.masks import is_causal_mask
+from ..ops.move import Clone
 from ..recording import leaves, refs
 from .addresses import NotReplayable, Place, raised
 from .chains import fuse_chains
 from .frozen import Frozen, Layout, version_of
-from .graph import Call, Graph, aliased
+from .graph import Call, Graph, Returned, aliased
 from .guards import Guards
 from .plan import Movable, Pass, Trace, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
 from .targets import Targets
-from .values import arguments, form, formed
+from .values import arguments, containers, form, formed
 
 PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
@@ -173,8 +174,8 @@ class Compiled:
             if not isinstance(x, Tensor):
                 guards.watch(x, "an argument")
         guards.reach(self._reached)
-        arguments = {id(t._array) for t in tensors}
-        recording = CallRecording({n: x for n, x in guards.leaves.items() if n not in arguments})
+        known = {id(t._array) for t in tensors}
+        recording = CallRecording({n: x for n, x in guards.leaves.items() if n not in known})
         for number, t in enumerate(tensors):
             recording.add_input(t, f"input {number}")
         recorded = state.grad
@@ -182,6 +183,11 @@ class Compiled:
             result = self.function(*args, **kwargs)
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
+        given, after = arguments(args, kwargs)
+        if given != kind[0] or any(a is not b for a, b in zip(tensors, after, strict=True)):
+            recording.refuse("it changes a list or dictionary of its arguments")
+        if len({id(t._array) for t in tensors}) < len(tensors):
+            recording.refuse("two of its arguments are one array")
         entry = Entry(guards, self._obstacle(recording, guards))
         # It may have shown code that was not known, or made something once: try the next call.
         shown = not entry.reason and guards.reach(recording.functions)
@@ -198,7 +204,7 @@ class Compiled:
         if not entry.reason:
             try:
                 outputs: list[Any] = []
-                entry.form = form(result, outputs)
+                entry.form = form(result, outputs, {id(x) for x in containers((args, kwargs))})
                 entry.graph = recording.graph(outputs)
                 if recording.problem:  # of what is returned
                     raise NotReplayable(recording.problem)
@@ -303,6 +309,7 @@ class Plan:
             (None if each.source is None else self.sources.index(each.source), each)
             for each in graph.returned
         ]
+        self._related = any(each != Returned() for each in graph.returned)
         self.targets = Targets(graph, self.sources)  # what the call changes in place
         self.forward: Pass | None = None
         self.backward: Pass | None = None
@@ -335,14 +342,16 @@ class Plan:
             raise
         assert self.forward is not None
         outs: list[Any] = self.forward.results(moved)
-        made: dict[int, Tensor] = {}
+        made: dict[Any, Tensor] = {}
+        found = []
         boxes: dict[int, Any] = {}  # tensors that share memory count its changes together
         for n, out, place in zip(self.graph.outputs, outs, self.forward.places, strict=True):
-            if n not in made:
-                made[n] = tensors[self.sources.index(n)] if out is None else wrap(out)
+            key = n, out is None  # an input, as it was, is written beside its copy
+            if key not in made:
+                made[key] = tensors[self.sources.index(n)] if out is None else wrap(out)
                 if isinstance(place, Place):
-                    made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
-        found = [made[n] for n in self.graph.outputs]
+                    made[key]._version_box = boxes.setdefault(place.owner, made[key]._version_box)
+            found.append(made[key])
         node = CompiledNode(self, tensors, found, moved, keys) if self.graded else Node()
         for observer in state.observers:
             if observer.sees_whole:
@@ -351,18 +360,21 @@ class Plan:
         self.targets.write(tensors, found[count:])
         return formed(self.form, self._results(found[:count], tensors))
 
-    def _results(self, made: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _results(self, made: Sequence[Tensor], tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the results: tensors that were there before as they are, and views of others."""
+        if not self._related:
+            return made
         found = []
         for (place, returned), t in zip(self.returned, made, strict=True):
             t = t if place is None else tensors[place]
-            found.append(t if returned.alias is None else returned.alias(t))
-        for (_, returned), t in zip(self.returned, found, strict=True):
+            found.append(t if returned.make is None else returned.make(t))
+        for (place, returned), t in zip(self.returned, found, strict=True):
             if returned.base is not None:
                 base, view = found[returned.base[0]], returned.base[1]
                 if t._version_box is base._version_box:
-                    version = version_of(base)
-                    t._view = ViewMeta(base, view.functions, view.creation, version)
+                    t._view = ViewMeta(base, view.functions, view.creation, version_of(base))
+            if place is None and returned.version and t._version_box is not None:
+                t._version_box[0] = returned.version
         return found
 
     # Forward
@@ -399,13 +411,15 @@ class Plan:
         panels = {place_of(each.array): each.panels for each in self.layouts}
         with Mode(observers=others, twice=False), reading(panels), trace.noting():
             outs = self.graph.run(dict(zip(self.sources, self.inner, strict=True)), keys)
+            outs = self._apart(outs)
+        results = len(self.returned)
         self._made = [
-            None if n in self.sources else out
-            for n, out in zip(self.graph.outputs, outs, strict=True)
+            None if n in self.sources and place < results else out
+            for place, (n, out) in enumerate(zip(self.graph.outputs, outs, strict=True))
         ]
         inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
-        for out, n in itertools.product(found, self.sources[count:]):
+        for out, n in itertools.product(found[: len(self.returned)], self.sources[count:]):
             own = self.graph.tensors[n]._array if self.graph.values[n].kind == "leaf" else None
             if out is not None and own is not None and np.may_share_memory(out, own):
                 raise NotReplayable("it returns a view of a tensor that it has by itself")
@@ -420,6 +434,16 @@ class Plan:
         moved = self.forward.last(arrays)
         self._end_of_trace()
         return moved
+
+    def _apart(self, outs: Sequence[Tensor]) -> list[Tensor]:
+        """Return what a run gave, with copies of new numbers that lie in inputs or leaves."""
+        count, known = len(self.returned), [t._array for t in self.inner]
+        return [
+            Clone.apply(out)
+            if place >= count and any(np.may_share_memory(out._array, a) for a in known)
+            else out
+            for place, out in enumerate(outs)
+        ]
 
     _asked = False  # did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,14 +45,16 @@ class Call:
 class Returned:
     """The relation of a result of a call to what was there before it, and to the other results.
 
-    - source: the input or leaf that it is, changed or not; None for one that ops made.
-    - alias: of a tensor over the memory of that, or of an earlier result, the way to make it.
+    - source: the input or leaf that it is or shows, changed or not; None if ops made it.
+    - make: makes it of that, or of an earlier result, over the same memory; None for that itself.
     - base: of a view of another result that one's number, and the view as it was recorded.
+    - version: how often its memory was changed, if ops made it.
     """
 
-    source: int | None
-    alias: Any = None
+    source: int | None = None
+    make: Callable[[Tensor], Tensor] | None = None
     base: tuple[int, ViewMeta] | None = None
+    version: int = 0
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Graph:
     read: list[Tensor] = field(default_factory=list)  # leaves whose numbers a rule relies on
     # What the last outputs are written to, and how often the call does it
     updates: dict[int, int] = field(default_factory=dict)
-    returned: list[Returned] = field(default_factory=list)  # of the outputs before those
+    # Of the outputs before those: the results, and then bases that some of them are views of
+    returned: list[Returned] = field(default_factory=list)
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""

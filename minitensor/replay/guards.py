@@ -5,8 +5,8 @@ modules, classes and other objects. Each is noted with where it was found; befor
 all are looked up again, in one pass of compiled code. An equal number is as good as the same one;
 of everything else it must be the same object, and its own attributes and elements are watched too.
 
-Containers and other objects among the attributes of an object count only if the code names them
-that was reached so far: an object may hold much that nobody reads.
+Attributes of an object, but for modules, count only if the code names them that was reached so far:
+an object may hold much that nobody reads, or that only its user counts with.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _OF_CLASSES |= {"_version", "__dataclass_fields__", "__dataclass_params__", "__m
 _OF_CLASSES |= {"__init__", "__repr__", "__reduce__", "__getstate__", "__setstate__", "__del__"}
 _UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", "__builtins__"}
 _UNWATCHED |= {"_non_persistent_buffers_set"}
-_ANY_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple"}  # read attributes by any name
+# Read attributes by any name
+_ANY_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple", "getmembers", "__getattribute__"}
+_ANY_NAME |= {"copy", "deepcopy", "replace", "__getstate__"}
 
 
 class _Reads:
@@ -129,6 +131,7 @@ class Guards:
                 self._read(self._items, x, key, f"{name}[{key!r}]", depth)
         elif isinstance(x, FunctionType):
             if is_library(x.__code__.co_filename):
+                self.watch(getattr(x, "__wrapped__", None), name, depth)  # if it is compiled
                 return
             for free, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 self._read(self._attributes, cell, "cell_contents", free, depth)
@@ -176,13 +179,13 @@ class Guards:
     def _members(
         self, where: Any, keys: Iterable[str], name: str, depth: int, whole: bool = False
     ) -> None:
-        """Watch attributes; unless `whole`, objects wait until code names them."""
+        """Watch attributes; unless `whole`, all but modules wait until code names them."""
         waiting = []
         for key in keys:
             if key in _UNWATCHED or key in _OF_CLASSES:
                 continue
-            plain = isinstance(where.get(key), (*_PLAIN, Tensor, Module))
-            if whole or plain or key in self._named or "getattr" in self._named or key[:2] == "__":
+            named = key in self._named or "getattr" in self._named or key == "training"
+            if whole or named or key[:2] == "__" or isinstance(where.get(key), Module):
                 self._read(self._items, where, key, f"{name}.{key}", depth)
             else:
                 waiting.append(key)

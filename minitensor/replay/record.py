@@ -13,6 +13,7 @@ import gc
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 
 from .. import creation, random
 from ..autograd import grad_fn, hooks
+from ..autograd.views import replay
 from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
@@ -186,16 +188,7 @@ class CallRecording(Recording):
 
     def graph(self, outputs: Sequence[Tensor]) -> Graph:
         """Return the graph of a call that returned these; NotReplayable if there is none."""
-        found = [self._argument(t).number for t in outputs]
-        returned = list(map(self._returned, outputs, found))
-        first: dict[int, Tensor] = {}
-        for at, (n, t) in enumerate(zip(found, outputs, strict=True)):
-            one = first.setdefault(n, t)
-            if returned[at].source is None and one is not t:
-                returned[at].alias = _alias(t, one)
-            bases = [k for k, other in enumerate(outputs) if t._base is other and other is not t]
-            if bases and t._view is not None:
-                returned[at].base = bases[0], t._view
+        found, returned = self._results([*outputs, *_shared_bases(outputs)])
         if any(self.values[number].kind == "constant" for number in found):
             raise NotReplayable("it returns a tensor that no op made")
         graph = Graph(
@@ -216,13 +209,52 @@ class CallRecording(Recording):
                 )
         return graph.without_unused()
 
-    def _returned(self, t: Tensor, number: int) -> Returned:
-        """Return the relation of a result to what was there before the call."""
+    def _results(self, outputs: Sequence[Tensor]) -> tuple[list[int], list[Returned]]:
+        """Return the values of results, and how these lie to each other and to what was there."""
+        found: list[int] = []
+        returned: list[Returned] = []
+        seen: dict[int, int] = {}  # by the id() of results, their first places
+        first: dict[int, Tensor] = {}  # of ops' results, by their values
+        for t in outputs:
+            place = seen.setdefault(id(t), len(found))
+            if place < len(found):  # the same once more
+                found.append(found[place])
+                returned.append(returned[place])
+                continue
+            number, each = self._result(t)
+            if each.source is None:
+                one = first.setdefault(number, t)
+                each.make = None if one is t else _alias(t, one)
+                each.version = t._version if t._version_box else 0
+                base = t._base
+                at = next((k for k, other in enumerate(outputs) if other is base), None)
+                if at is not None and t._view is not None:
+                    each.base = at, t._view
+            found.append(number)
+            returned.append(each)
+        return found, returned
+
+    def _result(self, t: Tensor) -> tuple[int, Returned]:
+        """Return the value of a result, and its relation to what was there before the call."""
+        number = self._argument(t).number
+        source, make = self._source(t, number)
+        view = self._view(t) if source is None else None
+        if view is not None:
+            functions, base = view
+            source, alias = self._source(base, self.number(base))
+            if source is not None:  # a view of it, changed or not
+                number = self.number(base)
+                detached = _alias(t, self.tensors[source]) if t._view is None else None
+                make = partial(_view_of, functions, alias, detached)
+        return number, Returned(source, make)
+
+    def _source(self, t: Tensor, number: int) -> tuple[int | None, Any]:
+        """Return the input or leaf whose memory a tensor shows as a whole, and how it is made."""
         source = self.origins.get(number, number)
         one = self.tensors.get(source)
         if one is None or one._array is not t._array:
-            return Returned(None)
-        return Returned(source, None if one is t else _alias(t, one))
+            return None, None
+        return source, None if one is t else _alias(t, one)
 
     def _argument(self, x: Any) -> Any:
         if isinstance(x, np.ndarray):
@@ -284,7 +316,8 @@ class CallRecording(Recording):
         if origin is not None:
             self.updates[origin] = new
             self.origins[new] = origin
-            self.writes[origin] += 1
+            # An alias by `.data` counts its changes itself.
+            self.writes[origin] += target._version_box is self.tensors[origin]._version_box
         self._change(target)
         self._keep(target, new)
         if target.requires_grad:
@@ -368,3 +401,17 @@ def _alias(t: Tensor, one: Tensor) -> Any:
     """Return the function that makes `t` of another tensor over its memory."""
     same = t._version_box is one._version_box
     return Tensor.detach if same else Tensor.data.fget  # type: ignore[attr-defined]
+
+
+def _view_of(functions: Any, alias: Any, detached: Any, source: Tensor) -> Tensor:
+    """Return a view of a tensor, or of an alias of it, detached if it was."""
+    view = replay(functions, source if alias is None else alias(source))
+    return view if detached is None else detached(view)
+
+
+def _shared_bases(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the bases that several results are views of, and that are no results."""
+    known = set(map(id, outputs))
+    bases = {id(t._base): t._base for t in outputs if t._base is not None}
+    shared = Counter(id(t._base) for t in {id(t): t for t in outputs}.values())
+    return [base for key, base in bases.items() if shared[key] > 1 and key not in known]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from ..core import Tensor
@@ -42,8 +42,22 @@ def _kind(x: Any, tensors: list[Tensor]) -> Any:
     return (kind, x) if isinstance(x, _PLAIN) else (kind, id(x))
 
 
-def form(x: Any, tensors: list[Tensor]) -> Any:
-    """Return a result with a Ref for each tensor, which are collected."""
+def containers(x: Any) -> Iterator[Any]:
+    """Yield the lists and dictionaries in a value, and it itself."""
+    if isinstance(x, list | dict):
+        yield x
+    if isinstance(x, tuple | list | dict):
+        for each in x.values() if isinstance(x, dict) else x:
+            yield from containers(each)
+
+
+def form(x: Any, tensors: list[Tensor], given: Container[int] = ()) -> Any:
+    """Return a result with a Ref for each tensor, which are collected.
+
+    NotReplayable if it has other objects, or containers that are `given`, by their id().
+    """
+    if any(id(each) in given for each in containers(x)):
+        raise NotReplayable("it returns a list or dictionary of its arguments")
 
     def formed(x: Any) -> Any:
         if isinstance(x, Tensor):
