@@ -37,21 +37,15 @@ _MADE = {  # functions whose tensors depend on their arguments alone
     for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
 } | {masks.causal_mask.__code__}
 _REFUSED = {
-    function.__code__: text
-    for text, function in {
-        **{
-            f"calls {f.__name__}": f
-            for f in (
-                *(hooks.register_hook, hooks.register_post_accumulate_grad_hook),
-                *(hooks.retain_grad, grad_fn.register_hook, grad_fn.register_prehook),
-                random.manual_seed,
-            )
-        },
-        "calls requires_grad_": Tensor.requires_grad_,
-        "sets requires_grad": Tensor.requires_grad.fset,  # type: ignore[attr-defined]
-        "sets data": Tensor.data.fset,  # type: ignore[attr-defined]
-        "sets grad": Tensor.grad.fset,  # type: ignore[attr-defined]
-    }.items()
+    f.__code__: f"calls {f.__name__}"
+    for f in (
+        *(hooks.register_hook, hooks.register_post_accumulate_grad_hook, hooks.retain_grad),
+        *(grad_fn.register_hook, grad_fn.register_prehook, random.manual_seed),
+        Tensor.requires_grad_,
+    )
+} | {
+    getattr(Tensor, name).fset.__code__: f"sets {name}"
+    for name in ("requires_grad", "data", "grad")
 }
 # Methods that give a tensor another shape, memory or history, and not only numbers
 _RELAYS = {
