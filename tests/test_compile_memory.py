@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,22 @@ def test_memory_is_freed_with_the_function() -> None:
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert after - before < 300_000
+
+
+@pytest.mark.parametrize("call", [0, 2, 3])
+def test_arguments_and_results_are_let_go(call: int) -> None:
+    """Those of a recorded and of replayed calls; some results are views of others, or of x."""
+
+    def f(x: mt.Tensor) -> Any:
+        y = x * 2
+        return y, y[0], x[1], (y + 1).view(-1), y.detach()
+
+    compiled = mt.compile(f)
+    for _ in range(call):
+        compiled(mt.ones(2, 3, requires_grad=True))
+    x = mt.ones(2, 3, requires_grad=True)
+    results = compiled(x)
+    arrays = [weakref.ref(t._array) for t in (x, *results)]
+    del x, results
+    gc.collect()
+    assert not any(array() is not None for array in arrays)

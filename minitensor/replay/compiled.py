@@ -370,9 +370,10 @@ class Plan:
             found.append(t if returned.make is None else returned.make(t))
         for (place, returned), t in zip(self.returned, found, strict=True):
             if returned.base is not None:
-                base, view = found[returned.base[0]], returned.base[1]
+                at, functions, creation = returned.base
+                base = found[at]
                 if t._version_box is base._version_box:
-                    t._view = ViewMeta(base, view.functions, view.creation, version_of(base))
+                    t._view = ViewMeta(base, functions, creation, version_of(base))
             if place is None and returned.version and t._version_box is not None:
                 t._version_box[0] = returned.version
         return found

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ..autograd.grad_mode import Mode
-from ..autograd.views import ViewMeta
 from ..core import Alias, Tensor, state, wrap
 from ..errors import running
 from ..recording import Ref, Value, mapped, refs
@@ -47,13 +46,14 @@ class Returned:
 
     - source: the input or leaf that it is or shows, changed or not; None if ops made it.
     - make: makes it of that, or of an earlier result, over the same memory; None for that itself.
-    - base: of a view of another result that one's number, and the view as it was recorded.
+    - base: of a view of another result that one's number, and as `ViewMeta` has them the view's
+      functions and its creation.
     - version: how often its memory was changed, if ops made it.
     """
 
     source: int | None = None
     make: Callable[[Tensor], Tensor] | None = None
-    base: tuple[int, ViewMeta] | None = None
+    base: tuple[int, Any, str] | None = None
     version: int = 0
 
 

@@ -146,6 +146,7 @@ class CallRecording(Recording):
     def add_input(self, t: Tensor, name: str) -> None:
         """Make `t` an argument of the call."""
         super().add_input(t, name)
+        self.values[self.inputs[-1]].array = None  # which is another one in each call
         self.tensors[self.inputs[-1]] = t
         if t.requires_grad:
             self.requires.add(self.inputs[-1])
@@ -223,14 +224,14 @@ class CallRecording(Recording):
                 base = t._base
                 at = next((k for k, other in enumerate(outputs) if other is base), None)
                 if at is not None and t._view is not None:
-                    each.base = at, t._view
+                    each.base = at, t._view.functions, t._view.creation
             found.append(number)
             returned.append(each)
         return found, returned
 
     def _result(self, t: Tensor) -> tuple[int, Returned]:
         """Return the value of a result, and its relation to what was there before the call."""
-        number = self._argument(t).number
+        number = self.number(t)
         source, make = self._source(t, number)
         view = self._view(t) if source is None else None
         if view is not None:
@@ -240,6 +241,8 @@ class CallRecording(Recording):
                 number = self.number(base)
                 detached = _alias(t, self.tensors[source]) if t._view is None else None
                 make = partial(_view_of, functions, alias, detached)
+        if source is None:
+            number = self._argument(t).number
         return number, Returned(source, make)
 
     def _source(self, t: Tensor, number: int) -> tuple[int | None, Any]:
