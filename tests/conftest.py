@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import sys
 from collections import Counter
@@ -14,6 +15,11 @@ import pytest
 
 import minitensor as mt
 from minitensor.testing import Rand
+
+
+def without_notice(err: str) -> str:
+    """Return what was written to stderr, but for the notice of the first use of a kernel."""
+    return re.sub("^minitensor: compiling kernels, .*\n", "", err, flags=re.MULTILINE)
 
 
 @pytest.fixture

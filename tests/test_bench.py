@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import needs_torch
+from conftest import needs_torch, without_notice
 
 import minitensor as mt
 from minitensor.core import OPS
@@ -79,8 +79,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = command.main(arguments, PLAN)
     captured = capsys.readouterr()
-    notice = re.compile("^minitensor: compiling kernels, .*\n", re.MULTILINE)  # of the first use
-    return code, captured.out, notice.sub("", captured.err)
+    return code, captured.out, without_notice(captured.err)
 
 
 # Measuring
