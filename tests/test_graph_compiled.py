@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -258,6 +259,17 @@ def test_the_command_line(
         "graph-memory.svg", "graph.html", "graph.svg",
     ]  # fmt: skip
     assert "MultiheadAttention compiled" in (tmp_path / "graph.html").read_text()
+
+
+def test_the_sizes_of_the_transformer_are_found_by_running_at_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["transformer", "--compiled"]) == 0
+    page = (tmp_path / "graph.html").read_text()
+    assert "(N, L, 3*E)" in page
+    assert "does not run at other sizes" not in page
+    assert re.search(r"\d+ ops the same, 0 moved, 0 changed, \d+ rewritten", page)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ def traced(
 ) -> tuple[Program, str]:
     """Return what is traced of a call of a compiled function; if it runs as it is, also why."""
     program = Rewritten(calls.function, inputs, options)
-    program.compiled = type(calls)
     reason = program.record()
     return (Program(calls.function, inputs, options), reason) if reason else (program, "")
 
@@ -34,7 +33,6 @@ def traced(
 class Rewritten(Program):
     """A function with its arguments, of which the ops run that it was compiled to."""
 
-    compiled: type[Compiled]
     entry: Entry | None = None  # what was recorded of a call
 
     @property
@@ -52,7 +50,9 @@ class Rewritten(Program):
     def record(self) -> str:
         """Record and rewrite a call; return why it is not replayed, or ""."""
         start = default_generator.get_state()
-        calls = self.compiled(self.function)
+        from .compiled import Compiled  # which imports this when something is traced
+
+        calls = Compiled(self.function)
         try:
             with self, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the reason is a note of the graph
