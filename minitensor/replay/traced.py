@@ -26,6 +26,7 @@ def traced(
 ) -> tuple[Program, str]:
     """Return what is traced of a call of a compiled function; if it runs as it is, also why."""
     program = Rewritten(calls.function, inputs, options)
+    program.compiled = type(calls)
     reason = program.record()
     return (Program(calls.function, inputs, options), reason) if reason else (program, "")
 
@@ -33,6 +34,7 @@ def traced(
 class Rewritten(Program):
     """A function with its arguments, of which the ops run that it was compiled to."""
 
+    compiled: type[Compiled]
     entry: Entry | None = None  # what was recorded of a call
 
     @property
@@ -47,12 +49,17 @@ class Rewritten(Program):
             raise ValueError(f"trace: {self.name} is not replayed: {reason}")
         return Program(self.function, self.inputs, self.options, self._twins)
 
+    def varied(self, *args: Any, **kwargs: Any) -> Program:
+        """Return a copy with other sizes, as `Program.varied`, which is compiled as this one."""
+        twin = super().varied(*args, **kwargs)
+        assert isinstance(twin, Rewritten)
+        twin.compiled = self.compiled
+        return twin
+
     def record(self) -> str:
         """Record and rewrite a call; return why it is not replayed, or ""."""
         start = default_generator.get_state()
-        from .compiled import Compiled  # which imports this when something is traced
-
-        calls = Compiled(self.function)
+        calls = self.compiled(self.function)
         try:
             with self, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the reason is a note of the graph
