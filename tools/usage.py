@@ -22,7 +22,8 @@ from minitensor.graph.svg import SVG, style
 from minitensor.graph.trace import leaves
 from minitensor.random import default_generator
 from minitensor.replay.addresses import NotReplayable
-from minitensor.replay.compiled import Compiled, CompiledNode, Plan, Room
+from minitensor.replay.compiled import Compiled
+from minitensor.replay.replayed import CompiledNode, Plan, Room
 from minitensor.replay.values import arguments
 
 

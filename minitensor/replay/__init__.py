@@ -19,10 +19,11 @@ How it works, in the order of the files:
    addresses that it reads and writes, in an arena of memory; `addresses` tells them from numbers.
    The same is done with the first backward pass. From the third call on those kernels run again,
    one after another in compiled code: no tensor is made, no name looked up, no memory asked for.
-6. `compiled` ties these together: the kinds of arguments, random numbers, the node of the graph
-   that stands for the whole call, and the cases in which the ops must run again one by one
-   (a second derivative, a second backward pass). `targets` are what a call changes in place, and
-   `frozen` weights that stay as they are.
+6. `replayed` makes a call of it: random numbers, results, the node of the graph that stands for the
+   whole call, and the cases in which the ops must run again one by one (a second derivative, a
+   second backward pass). `targets` are what a call changes in place, and `frozen` weights that stay
+   as they are.
+7. `compiled` ties these together: the kinds of arguments, and the reasons to run a call as it is.
 
 What cannot be repeated runs as it is, and a warning says why, once. `explain=True` prints what was
 recorded, which rules applied and where, and what memory the plan needs (`explain`, `left`); a graph

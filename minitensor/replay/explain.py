@@ -17,7 +17,8 @@ from .left import left, name_of
 from .plan import Pass, Step
 
 if TYPE_CHECKING:
-    from .compiled import Entry, Plan
+    from .compiled import Entry
+    from .replayed import Plan
 
 
 def explanation(entry: Entry) -> str:
