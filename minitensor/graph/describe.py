@@ -77,13 +77,6 @@ def memory_of(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def same_place(a: np.ndarray, b: np.ndarray) -> bool:
-    """Return True if two arrays are the same numbers of the same memory."""
-    return (a.ctypes.data, a.shape, a.strides, a.dtype) == (
-        b.ctypes.data, b.shape, b.strides, b.dtype,
-    )  # fmt: skip
-
-
 def tensors_in(argument: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested tuples and lists."""
     if isinstance(argument, Tensor):

@@ -37,7 +37,6 @@ from .describe import (
     note,
     ranges,
     readable,
-    same_place,
     saved_arrays,
     tensors_in,
 )
@@ -222,7 +221,7 @@ class Recorder(Observer):
         for out in outs:
             key = self._nodes.made(node, out)
             for view in self._outdated if out._view is not None else ():
-                if same_place(view._array, out._array):  # its history is made again
+                if view.is_set_to(out) and view.dtype == out.dtype:  # its history is made again
                     self.values.changed(view, key)
         if (
             node.direction == "backward" and node.inside is None

@@ -173,7 +173,7 @@ class Compiled:
         given, after = arguments(args, kwargs)
         if given != kind[0] or any(a is not b for a, b in zip(tensors, after, strict=True)):
             recording.refuse("it changes a list or dictionary of its arguments")
-        if len({id(t._array) for t in tensors}) < len(tensors):
+        if len(known) < len(tensors):
             recording.refuse("two of its arguments are one array")
         entry = Entry(guards, self._obstacle(recording, guards))
         # It may have shown code that was not known, or made something once: try the next call.

@@ -18,6 +18,7 @@ from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import FREED, SavedTensors, origin_of
 from ..kernels.panels import place_of, reading
+from ..kernels.parallel import address
 from ..ops.move import Clone
 from ..recording import refs
 from .addresses import NotReplayable, Place, raised
@@ -179,9 +180,9 @@ class Plan:
             None if n in self.sources and place < results else out
             for place, (n, out) in enumerate(zip(self.graph.outputs, outs, strict=True))
         ]
-        inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
+        inputs = [Movable(address(a), a.nbytes, 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
-        for out, n in itertools.product(found[: len(self.returned)], self.sources[count:]):
+        for out, n in itertools.product(found[:results], self.sources[count:]):
             own = self.graph.tensors[n]._array if self.graph.values[n].kind == "leaf" else None
             if out is not None and own is not None and np.may_share_memory(out, own):
                 raise NotReplayable("it returns a view of a tensor that it has by itself")
@@ -276,7 +277,7 @@ class Plan:
             found = run_backward(roots, False, wanted)
             del roots
         arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
-        entering = [Movable(*_range(a), 0, n) for n, a in enumerate(incoming, count)]
+        entering = [Movable(address(a), a.nbytes, 0, n) for n, a in enumerate(incoming, count)]
         self._which = list(given)
         self.backward = Pass(trace, [*self.forward.movable, *entering], arrays)
         moved = self.backward.last([*node.arrays, *incoming])  # while what is lent is held
@@ -371,11 +372,6 @@ class CompiledNode(Node):
         """Free what the backward pass needed."""
         self._saved, self.done = FREED, True
         self.tensors, self.arrays, self.before = (), (), {}
-
-
-def _range(a: np.ndarray) -> tuple[int, int]:
-    low, high = np.lib.array_utils.byte_bounds(a)
-    return low, high - low
 
 
 def _contiguous(a: np.ndarray) -> np.ndarray:
