@@ -105,13 +105,12 @@ def _gemm(
         given = integers_at(epilogue, 4)
         bias, row_sums, function, state = given[0], given[1], given[2], given[3]
     unit = depth_of(exemplar)  # elements in k
-    dots = m <= _DOT_ROWS and b_row == size and a_col == size and row_sums == 0
     in_panels = b_row == IN_PANELS
-    if unit == 1 and (dots or (m == 1 and b_col == size and not in_panels)):
+    if unit == 1 and row_sums == 0 and m <= few_rows(size, a_col, b_row, b_col):
         if bias != 0 and accumulate == 0:
             copy(exemplar, c, c_row, bias, 0, m, n)
             accumulate = 1
-        if dots:
+        if b_row == size and a_col == size:
             _dots(exemplar, m, n, k, a, a_row, b, b_col, c, c_row, accumulate)
         else:
             _gemv(exemplar, n, k, a, a_col, b, b_row, c, accumulate)
@@ -202,6 +201,17 @@ def _gemm(
                 if function != 0 and block == k_blocks - 1:
                     done = c + top * c_row + left * size
                     call_native(function, exemplar, (state, done, c_row, rows, cols))
+
+
+@jit
+def few_rows(size: int, a_col: int, b_row: int, b_col: int) -> int:
+    """Return up to how many rows of A are added up in another order than more rows are.
+
+    B is read where it is, then. `size` is that of an element, the rest the strides of A and B.
+    """
+    if b_row == size and a_col == size:
+        return _DOT_ROWS
+    return 1 if b_col == size and b_row != IN_PANELS else 0
 
 
 @jit

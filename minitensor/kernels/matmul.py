@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from .gemm import EPILOGUE, GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace
+from .gemm import EPILOGUE, GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace, few_rows
 from .jit import COMPILED, get_num_threads
 from .parallel import (
     ARRAY_HEADER,
@@ -45,12 +45,15 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
     b_panels = -(-s.n // nr)
     # Of a long stack each task takes whole matrices. Otherwise every matrix is cut into a grid with
     # one cell for each task: the cheapest grid. To pack a panel of A takes as long as a tile of
-    # the product, to pack one of B as long as three.
+    # the product, to pack one of B as long as three. No cell of many rows gets few, which would be
+    # added up in another order.
     down = across = 1
     if count % tasks != 0 and count < 8 * tasks:
         best = math.inf
+        few = few_rows(size, s.a_col, s.b_row, s.b_col)
+        least = few + 1 if s.m > few else 1
         for d in range(1, tasks + 1):
-            if tasks % d == 0:
+            if tasks % d == 0 and (d == 1 or s.m // d >= least):
                 high, wide = s.m / (MR * d), -(-b_panels // (tasks // d))
                 cost = high * wide + high + 3 * wide
                 if cost < best:
@@ -69,7 +72,7 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
         if epilogue != 0:
             given = integers_at(epilogue, 4)
             given[0] = s.bias + left * size if s.bias != 0 else 0
-            given[1] = s.row_sums + top * size if s.row_sums != 0 and x == 0 else 0
+            given[1] = s.row_sums + top * size if s.row_sums != 0 and left == 0 else 0
             given[2] = s.epilogue
             given[3] = s.epilogue_state
         call_native(
