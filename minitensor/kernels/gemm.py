@@ -99,6 +99,8 @@ def _gemm(
       finished block of C while it is in cache;
     - that function's `state`.
     """
+    if m == 0 or n == 0:  # a task without a share of C
+        return
     size = itemsize_of(exemplar)
     bias = row_sums = function = state = 0
     if epilogue != 0:
