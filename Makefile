@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+CUT := activation attention attention_masks bfloat16 chain conv dropout embedding kernels_decoding linear loss matmul norm numerics \
+	ops optim precision rnn softmax compile_models replay_ops replay_chains transformer_fused recurrent gpt bert vit decoding
 TESTS := -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages and not ranks"
 
 # Hundreds of processes import the package: its bytecode is kept, wherever that is switched off.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test compiled pretrained faults guide wheel lint types compare ranks widths pages versions windows arm long clean
+.PHONY: demo test compiled pretrained faults guide wheel lint types compare ranks widths threads pages versions windows arm long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -64,6 +66,11 @@ widths: $(VENV)/test.installed
 		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py 5 && \
 		MINITENSOR_SIMD=$$simd $(RUN) -m pytest -n auto --dist loadfile tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
 	done
+
+# What a machine of many cores does: all work, however little, is cut for seven threads (tests/many_threads.py).
+threads: $(VENV)/test.installed
+	NUMBA_NUM_THREADS=7 PYTHONPATH=tests $(RUN) -m pytest -p many_threads -n auto --dist loadfile -m "not torch and not compiled" $(foreach \
+		name,$(CUT),tests/test_$(name).py) $(ARGS)
 
 # Pictures, pages and the walkthrough; what runs in Graphviz, node and a real Chromium is skipped without them.
 pages: $(VENV)/test.installed $(VENV)/browser.installed

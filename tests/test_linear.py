@@ -88,6 +88,14 @@ def test_dropout_follows_the_seed_and_exact_dropout() -> None:
     assert not mt.equal(first, F.linear_activation(x, w, b, "relu", 0.2))
 
 
+def test_the_gradient_of_a_bias_of_few_features() -> None:
+    """The weight's gradient has two rows, of many products: a part for each thread is one row."""
+    layer = mt.nn.Linear(16, 2)
+    dy = np.random.RandomState(0).randn(40_000, 2).astype(np.float32)
+    layer(mt.randn(len(dy), 16)).backward(mt.tensor(dy))
+    np.testing.assert_allclose(layer.bias.grad, dy.sum(0, dtype=np.float64), rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows", [1, 2, 37, 1536])
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (13, 40), (100, 300)])

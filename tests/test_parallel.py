@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minitensor.core import OPS
 from minitensor.kernels.parallel import address
 
 PROGRAM = """
@@ -47,6 +49,23 @@ def test_every_task_does_its_share(compiled: bool, tmp_path: Any) -> None:
         [sys.executable, str(file)], env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_results_have_the_same_bits_on_any_number_of_threads() -> None:
+    """Of products of many shapes and of all ops, with however little work cut for seven threads."""
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("many_threads.py"))],
+        env={**os.environ, "NUMBA_NUM_THREADS": "7"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    found = re.findall(r"^(\d+) (products|samples|kernels)", run.stdout, re.MULTILINE)
+    counts = {what: int(count) for count, what in found}
+    assert counts["products"] >= 3000, run.stdout
+    assert counts["samples"] >= 2 * len(OPS), run.stdout
+    assert counts["kernels"] >= counts["products"] + counts["samples"] // 2, run.stdout
 
 
 def test_address() -> None:
