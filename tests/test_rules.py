@@ -34,9 +34,7 @@ SAME_BITS = {"linear + relu", "linear + gelu", "linear + silu", "attention, pack
 def entry_of(function: Function, *args: Any) -> Any:
     """Return what compile made of a function called with these arguments."""
     function(*args)  # compiles kernels
-    compiled = mt.compile(function)
-    compiled(*args)
-    (entry,) = calls_of(compiled).entries
+    entry = calls_of(mt.compile(function)).recorded(args, {})
     assert entry.reason == ""
     return entry
 
