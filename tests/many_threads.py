@@ -14,6 +14,7 @@ bits on any number.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import pkgutil
 from collections import Counter
@@ -24,7 +25,7 @@ import numpy as np
 import minitensor as mt
 import minitensor.kernels
 from minitensor.core import OPS, Tensor, wrap
-from minitensor.kernels.jit import get_num_threads, most_threads
+from minitensor.kernels.jit import most_threads
 from minitensor.kernels.matmul import matmul
 from minitensor.testing import leaves, samples
 from minitensor.testing.samples import replaced
@@ -34,15 +35,12 @@ def cut_all_work() -> None:
     """Take away the sizes from which several threads pay."""
     for found in pkgutil.iter_modules(minitensor.kernels.__path__):
         module = importlib.import_module(f"minitensor.kernels.{found.name}")
-        for name in ("PARALLEL", "_PARALLEL"):
+        for name, value in {"SERIAL": 0, "PARALLEL": 1, "_PARALLEL": 1}.items():
             if hasattr(module, name):
-                setattr(module, name, 1)
-        if hasattr(module, "tasks_for"):
-            vars(module)["tasks_for"] = _tasks_for
-
-
-def _tasks_for(elements: int, serial: int = 0) -> int:
-    return get_num_threads() if elements else 1
+                setattr(module, name, value)
+        for function in vars(module).values():
+            if inspect.isfunction(function) and "serial" in inspect.signature(function).parameters:
+                function.__defaults__ = (0,)
 
 
 def bits(call: Any, args: list[Any], kwargs: dict[str, Any], dtype: Any) -> list[bytes]:
