@@ -87,6 +87,7 @@ def check_products(counts: list[int]) -> int:
     count = 0
     sizes = [1, 2, 3, 7, 13, 16, 17, 20], [1, 2, 5, 17, 33, 40], [1, 2, 5, 300]
     for m, n, k in itertools.product(*sizes):
+        dtype: Any
         for dtype, stack in itertools.product((np.float32, np.float64), ((), (3,))):
             a, b = (noise.standard_normal((*stack, *x)).astype(dtype) for x in ((m, k), (k, n)))
             bias = noise.standard_normal(n).astype(dtype)
