@@ -620,6 +620,69 @@ def frozen_weights_that_come_back(compile: Any) -> Any:
     return seen
 
 
+# Changes in place that carry a history with them
+
+
+def _with_gradients(compile: Any, function: Callable[..., Any]) -> Any:
+    f = compile(function)
+    seen = []
+    for n in range(CALLS):
+        x = mt.tensor([1.0 + n, 2.0, 3.0], requires_grad=True)
+        y = mt.tensor([0.5, 0.6, 0.7 + n], requires_grad=True)
+        outs = f(x, y)
+        mt.autograd.backward(outs, [mt.ones_like(out) for out in outs])
+        seen.append([(t.tolist(), t._version) for t in outs])
+        seen.append([None if t.grad is None else t.grad.tolist() for t in (x, y)])
+    return seen
+
+
+@replayed
+def a_product_that_is_changed(compile: Any) -> Any:
+    def function(x: Any, y: Any) -> Any:
+        product = x[:, None] @ y[None]
+        product.relu_()
+        return (product,)
+
+    return _with_gradients(compile, function)
+
+
+@case
+def a_detached_view_that_is_changed_by_what_has_a_gradient(compile: Any) -> Any:
+    def function(x: Any, y: Any) -> Any:
+        doubled = x * 2
+        doubled.detach().add_(y)
+        return doubled, doubled * 3, doubled[0]
+
+    return _with_gradients(compile, function)
+
+
+@case
+def data_that_is_changed_by_what_has_a_gradient(compile: Any) -> Any:
+    def function(x: Any, y: Any) -> Any:
+        doubled = x * 2
+        doubled.data.detach().lerp_(y, 0.3)
+        return (*doubled.unbind(0), doubled)
+
+    return _with_gradients(compile, function)
+
+
+@case
+def an_argument_that_is_changed_by_what_has_a_gradient(compile: Any) -> Any:
+    def function(x: Any, y: Any) -> Any:
+        x.detach().mul_(y)
+        return (x * 1,)
+
+    return _with_gradients(compile, function)
+
+
+@case
+def a_detached_view_that_becomes_a_leaf(compile: Any) -> Any:
+    def function(x: Any, y: Any) -> Any:
+        return ((x * 2).detach().requires_grad_() * y,)
+
+    return _with_gradients(compile, function)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_uncompiled_program(name: str) -> None:
     seen = []

@@ -99,7 +99,7 @@ class CallRecording(Recording):
         self.problem = ""  # the first reason why the call cannot be repeated
         self.functions: dict[CodeType, tuple[dict[str, Any], tuple[Any, ...]]] = {}
         self.tensors: dict[int, Tensor] = {}  # of leaves and arguments
-        self.requires: set[int] = set()  # the values that require a gradient
+        self.histories: dict[int, Any] = {}  # of the values that require a gradient
         self.keys: dict[int, Key] = {}  # the random keys that were drawn
         self.key_sizes: list[int] = []  # the number of elements each is for
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
@@ -149,7 +149,7 @@ class CallRecording(Recording):
         self.values[self.inputs[-1]].array = None  # which is another one in each call
         self.tensors[self.inputs[-1]] = t
         if t.requires_grad:
-            self.requires.add(self.inputs[-1])
+            self.histories[self.inputs[-1]] = _history(t)
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         if self._changed(x):
@@ -165,7 +165,7 @@ class CallRecording(Recording):
         number = self._add(Value(then, array.shape, array.dtype, kind, name, line_of_user()))
         t = self.tensors[number] = self._found[id(array)][1] if name else wrap(then)
         if t.requires_grad:
-            self.requires.add(number)
+            self.histories[number] = _history(t)
         self._keep(x, number)
         return number
 
@@ -193,7 +193,7 @@ class CallRecording(Recording):
             [*found, *(self.updates[n] for n in self.writes)],
             {n: t for n, t in self.tensors.items() if n not in self.inputs},
             self.key_sizes,
-            self.requires,
+            set(self.histories),
             updates=dict(self.writes),
             returned=returned,
         )
@@ -262,9 +262,9 @@ class CallRecording(Recording):
         if type(found) is int:
             return self.keys.get(found, found)
         if isinstance(x, Tensor) and state.grad:
-            if x.requires_grad and found.number not in self.requires:
-                self.refuse("a result is made to require grad")
-            if found.number in self.requires and not x.requires_grad:
+            if x.requires_grad and not _same(_history(x), self.histories.get(found.number)):
+                self.refuse("a result is made to require grad, or has another history")
+            if found.number in self.histories and not x.requires_grad:
                 made = self._add(Value(None, x._array.shape, x._array.dtype))
                 self._note(None, (found,), {}, [made])  # the same memory, but no gradient
                 return Ref(made)
@@ -283,7 +283,7 @@ class CallRecording(Recording):
         for out in outs:
             number = self.number(out)
             if out.requires_grad:
-                self.requires.add(number)
+                self.histories[number] = _history(out)
 
     def _call(self, op: str, args: Any, kwargs: Any, outs: Any) -> None:
         if op not in OPS:
@@ -318,7 +318,7 @@ class CallRecording(Recording):
         self._change(target)
         self._keep(target, new)
         if target.requires_grad:
-            self.requires.add(new)
+            self.histories[new] = _history(target)
 
     def _overwritten(self, target: Tensor) -> None:
         if self._constant.pop(id(target._array), None) is None:
@@ -392,6 +392,16 @@ class CallRecording(Recording):
             self.refuse(f"it calls {name}")
         elif (module or "").startswith("numpy") or isinstance(function, np.ufunc):
             self.refuse("it computes with NumPy")
+
+
+def _history(t: Tensor) -> Any:
+    """Return where the gradient of a tensor goes: a node and the number of its result, or itself."""
+    return t._edge or t
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return True for the same history."""
+    return one is other or (type(one) is type(other) is tuple and one == other)
 
 
 def _alias(t: Tensor, one: Tensor) -> Any:

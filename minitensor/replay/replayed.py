@@ -114,6 +114,9 @@ class Plan:
                 if isinstance(place, Place):
                     made[key]._version_box = boxes.setdefault(place.owner, made[key]._version_box)
             found.append(made[key])
+        for (place, returned), t in zip(self.returned, found, strict=False):
+            if place is None and returned.version and t._version_box is not None:
+                t._version_box[0] = returned.version  # which backward rules save
         node = CompiledNode(self, tensors, found, moved, keys) if self.graded else Node()
         for observer in state.observers:
             if observer.sees_whole:
@@ -136,8 +139,6 @@ class Plan:
                 base = found[at]
                 if t._version_box is base._version_box:
                     t._view = ViewMeta(base, functions, creation, version_of(base))
-            if place is None and returned.version and t._version_box is not None:
-                t._version_box[0] = returned.version
         return found
 
     # Forward
