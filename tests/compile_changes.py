@@ -583,6 +583,12 @@ def condition_on_numbers(compile: Any) -> Any:
 
 
 @case(ANY)
+def a_size_that_follows_the_numbers_and_broadcasts(compile: Any) -> Any:
+    f = compile(lambda x: mt.diag_embed(x.masked_select(x > 0)))
+    return [f(mt.tensor(each)) for each in ([1.0, 2, 3], [4.0, -5, -6], [7.0, 8, -9], [1.0, 2, 3])]
+
+
+@case(ANY)
 def numbers_read_in_other_ways(compile: Any) -> Any:
     fs = [
         lambda x: x * float(x[0]),

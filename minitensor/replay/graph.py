@@ -15,6 +15,7 @@ from ..autograd.grad_mode import Mode
 from ..core import Alias, Tensor, state, wrap
 from ..errors import running
 from ..recording import Ref, Value, mapped, refs
+from .addresses import NotReplayable
 from .plan import Key
 
 
@@ -118,7 +119,10 @@ class Graph:
         return self
 
     def run(self, tensors: Mapping[int, Tensor], keys: Sequence[int] = ()) -> list[Tensor]:
-        """Run the ops in their modules on tensors for inputs and leaves; return the outputs."""
+        """Run the ops in their modules on tensors for inputs and leaves; return the outputs.
+
+        NotReplayable if an op gives another shape than the recorded one did.
+        """
         env, outside = dict(tensors), running.modules
         left = self.users()
 
@@ -133,8 +137,13 @@ class Graph:
                 args, kwargs = mapped(call.args, now), mapped(call.kwargs, now)
                 state.grad, running.modules = call.grad, (*outside, *call.modules)
                 made = args[0].detach() if call.op is None else call.op.apply(*args, **kwargs)
-                env.update(zip(call.outs, made if type(made) is tuple else (made,), strict=True))
-                del made, args, kwargs
+                outs = made if type(made) is tuple else (made,)
+                for number, out in zip(call.outs, outs, strict=True):
+                    if out.shape != self.values[number].shape:
+                        name = "detach" if call.op is None else call.op.op_name
+                        raise NotReplayable(f"{name} gave another shape, {tuple(out.shape)}")
+                    env[number] = out
+                del made, outs, out, args, kwargs
                 left.subtract(call.reads)
                 for number in (*call.reads, *call.outs):
                     if not left[number]:
