@@ -113,10 +113,16 @@ class Graph:
         return out._array
 
     def without_unused(self) -> Graph:
-        """Remove the calls whose results nobody uses."""
-        needed = self.read_by(self.outputs)
+        """Remove the calls whose results nobody uses; what a mask chooses has a size that may be read."""
+        chosen = [n for call in self.calls if self._chooses(call) for n in call.outs]
+        needed = self.read_by([*self.outputs, *chosen])
         self.calls = [call for call in self.calls if needed.intersection(call.outs)]
         return self
+
+    def _chooses(self, call: Call) -> bool:
+        """Return True if the size of a call's result follows the numbers of a mask."""
+        masks = (self.values[n].dtype == np.bool_ for n in call.reads)
+        return call.op is not None and call.op.op_name == "index" and any(masks)
 
     def run(self, tensors: Mapping[int, Tensor], keys: Sequence[int] = ()) -> list[Tensor]:
         """Run the ops in their modules on tensors for inputs and leaves; return the outputs.

@@ -22,11 +22,18 @@ import numpy as np
 
 from .. import creation, random
 from ..autograd import grad_fn, hooks
+from ..autograd.gradients import clear_gradients
 from ..autograd.views import replay
 from ..core import OPS, Op, Tensor, state, wrap
+from ..dtype import set_default_dtype
 from ..errors import is_library, running
+from ..kernels.jit import set_num_threads
 from ..kernels.objectcode import native
+from ..kernels.precision import set_float32_matmul_precision
 from ..nn import masks
+from ..ops.breadth import bins, compare, index, order
+from ..ops.convert import is_nonzero
+from ..optim.lr_scheduler import LRScheduler
 from ..recording import WATCHED, Names, OfArrays, Recording, Ref, Value, leaves, line_of_user
 from .addresses import NotReplayable
 from .graph import Call, Graph, Returned
@@ -46,6 +53,27 @@ _REFUSED = {
 } | {
     getattr(Tensor, name).fset.__code__: f"sets {name}"
     for name in ("requires_grad", "data", "grad")
+}
+_REFUSED |= {
+    inspect.unwrap(function).__code__: f"calls {function.__name__}"
+    for function in (
+        *(clear_gradients, LRScheduler.step, set_num_threads),
+        *(set_default_dtype, set_float32_matmul_precision),
+    )
+}
+# Functions that read numbers beside the ops: what they say, or the shape they give, may differ
+_REFUSED |= {
+    inspect.unwrap(function).__code__: f"calls {function.__name__}"
+    for function in (
+        *(compare.allclose, compare.equal, order.unique, bins.unique_consecutive, index.nonzero),
+        *(index.argwhere, is_nonzero, Tensor.__repr__, Tensor.__contains__),
+    )
+}
+# Of tensors, what is no part of what a plan depends on
+_READ = {
+    getattr(Tensor, name).fget.__code__: name
+    for name in ("grad", "is_leaf", "grad_fn", "_version", "_base")
+    if isinstance(getattr(Tensor, name), property)
 }
 # Methods that give a tensor another shape, memory or history, and not only numbers
 _RELAYS = {
@@ -77,7 +105,7 @@ def _kind(code: CodeType) -> str:
     """Return what has to be seen of a function: nothing of most of the library's own."""
     if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
         return "away"
-    if code in WATCHED or code in _REFUSED or code in _RELAYS or code in _MADE:
+    if any(code in codes for codes in (WATCHED, _REFUSED, _READ, _RELAYS, _MADE)):
         return "watched"
     return "below" if is_library(code.co_filename) else "any"
 
@@ -341,6 +369,13 @@ class CallRecording(Recording):
         if before is not target:
             self._keep(before, number)
 
+    def _leaves(self, frame: FrameType) -> None:
+        """Note that a tensor's numbers are read, by the library too: as an index, a size."""
+        super()._leaves(frame)
+        t = frame.f_locals.get("self")
+        if isinstance(t, Tensor) and self._knows(t) and not self._constant.of(t._array):
+            self.refuse("numbers of a tensor are read as a setting, an index or a size")
+
     def backward_begins(self, node: Any, grads: Any) -> None:
         """Note that the call runs a backward pass."""
         self.refuse("it runs a backward pass")
@@ -365,6 +400,8 @@ class CallRecording(Recording):
                 self.functions[code] = frame.f_globals, free
             elif code in _REFUSED:
                 self.refuse(f"it {_REFUSED[code]}")
+            elif code in _READ and frame.f_back and not is_library(frame.f_back.f_code.co_filename):
+                self.refuse(f"it reads {_READ[code]} of a tensor")
             elif code in _RELAYS:
                 self._relays(frame.f_locals["self"])
             elif code in _MADE and any(
