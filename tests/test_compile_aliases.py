@@ -625,7 +625,7 @@ def frozen_weights_that_come_back(compile: Any) -> Any:
 
 def _with_gradients(compile: Any, function: Callable[..., Any]) -> Any:
     f = compile(function)
-    seen = []
+    seen: list[Any] = []
     for n in range(CALLS):
         x = mt.tensor([1.0 + n, 2.0, 3.0], requires_grad=True)
         y = mt.tensor([0.5, 0.6, 0.7 + n], requires_grad=True)

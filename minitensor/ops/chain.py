@@ -134,9 +134,9 @@ def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return function.__code__.co_varnames[: function.__code__.co_argcount]
 
 
-def _winner(dy: Value, wins: Value, tie: Value) -> Value:
-    """dy where an operand wins, half where there is a tie, else 0."""
-    return wins.where(dy, tie.where(dy * 0.5, 0.0))
+def _unless(loses: Value, dy: Value, tie: Value) -> Value:
+    """dy unless an operand loses, half where there is a tie; NaN does not lose."""
+    return loses.where(0.0, tie.where(dy * 0.5, dy))
 
 
 def _bounded(x: Value, low: Any, high: Any) -> Value:
@@ -168,11 +168,11 @@ STEPS = {
     "Div": Step(lambda a, b: a / b, lambda dy, b: dy / b, lambda dy, a, b: -(dy / b * (a / b))),
     "Pow": Step(_power, lambda dy, a, b: dy * _slope(a, b), None),
     "Maximum": Step(lambda a, b: a.maximum(b),
-                    lambda dy, a, b: _winner(dy, b.lt(a), a.eq(b)),
-                    lambda dy, a, b: _winner(dy, a.lt(b), a.eq(b))),
+                    lambda dy, a, b: _unless(a.lt(b), dy, a.eq(b)),
+                    lambda dy, a, b: _unless(b.lt(a), dy, a.eq(b))),
     "Minimum": Step(lambda a, b: a.minimum(b),
-                    lambda dy, a, b: _winner(dy, a.lt(b), a.eq(b)),
-                    lambda dy, a, b: _winner(dy, b.lt(a), a.eq(b))),
+                    lambda dy, a, b: _unless(b.lt(a), dy, a.eq(b)),
+                    lambda dy, a, b: _unless(a.lt(b), dy, a.eq(b))),
     "Clamp": Step(lambda x, low, high: _bounded(x, low, high), _inside, None, None),
     "Where": Step(lambda c, a, b: c.where(a, b), None,
                   lambda dy, c: c.where(dy, 0.0), lambda dy, c: c.where(0.0, dy)),
@@ -209,6 +209,8 @@ def is_step(op: str, args: Sequence[Any], dtype: np.dtype[Any]) -> bool:
     step, tape = STEPS.get(op), Tape()
     if step is None or dtype.char not in "fd":
         return False
+    if op == "Clamp" and any(type(a) is int for a in args[1:]):
+        return False  # bounds that are tensors have gradients
     values = [tape.value("input", n) if type(a) is int else a for n, a in enumerate(args)]
     try:
         y = step.forward(*values)

@@ -82,9 +82,9 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
         else:
             array = _index_array(item)
             if array.ndim == 0 and array.dtype.kind == "b":
-                item = bool(array)
+                item = bool(item)
             elif array.ndim == 0:
-                item = int(array)
+                item = int(item)
                 taken += 1
             else:
                 item = item if isinstance(item, Tensor) and item._array is array else wrap(array)

@@ -69,6 +69,28 @@ class OptimizedModule(Module):
         except AttributeError:
             return getattr(super().__getattr__("_orig_mod"), name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_calls" not in self.__dict__ or hasattr(Module, name):
+            super().__setattr__(name, value)
+        if "_calls" in self.__dict__ and (name == "training" or not hasattr(Module, name)):
+            setattr(self._orig_mod, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._orig_mod, name)
+
+    def __len__(self) -> int:
+        return len(self._wrapped)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._wrapped[index]
+
+    def __iter__(self) -> Any:
+        return iter(self._wrapped)
+
+    @property
+    def _wrapped(self) -> Any:
+        return self._orig_mod
+
 
 def compiled_calls(
     function: Callable[..., Any],

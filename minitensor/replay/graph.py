@@ -113,7 +113,7 @@ class Graph:
         return out._array
 
     def without_unused(self) -> Graph:
-        """Remove the calls whose results nobody uses; what a mask chooses has a size that may be read."""
+        """Remove the calls whose results nobody uses, but those whose size may have been read."""
         chosen = [n for call in self.calls if self._chooses(call) for n in call.outs]
         needed = self.read_by([*self.outputs, *chosen])
         self.calls = [call for call in self.calls if needed.intersection(call.outs)]

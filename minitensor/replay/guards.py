@@ -14,12 +14,13 @@ from __future__ import annotations
 import operator
 import pickle
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,12 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _MISSING = object()
 _MODULE = Module.__mro__
 _DEPTH = 20  # of attributes and elements
+_MOST_BYTES = 1 << 16  # of a NumPy array whose numbers are watched
+_OPTIM = f"{Module.__module__.partition('.')[0]}.optim."
 _PYTHON = str(Path(operator.__file__).parent)
 # Of classes, those that have no part in a call, or run only if the class is called in it.
 _OF_CLASSES = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__"}
-_OF_CLASSES |= {"_version", "__dataclass_fields__", "__dataclass_params__", "__match_args__"}
+_OF_CLASSES |= {"__dataclass_fields__", "__dataclass_params__", "__match_args__"}
 _OF_CLASSES |= {"__init__", "__repr__", "__reduce__", "__getstate__", "__setstate__", "__del__"}
 _UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", "__builtins__"}
 _UNWATCHED |= {"_non_persistent_buffers_set"}
@@ -99,6 +102,7 @@ class Guards:
         self._elements: list[Any] = []
         self._iterators: list[tuple[Any, Any, str]] = []
         self._generators: list[tuple[Any, bytes, str]] = []
+        self._arrays: list[tuple[np.ndarray, bytes, str]] = []
         self._seen: dict[Any, Any] = {}  # by id(), what is watched
         self._named = {"forward"}  # what the code names
         self._waiting: list[tuple[Any, ...]] = []  # attributes that no code has named
@@ -110,7 +114,7 @@ class Guards:
         """Watch an object, with what it has."""
         if isinstance(x, _PLAIN) or id(x) in self._seen or depth > _DEPTH:
             return
-        if isinstance(x, ModuleType | np.ndarray | np.dtype):
+        if isinstance(x, ModuleType | np.dtype):
             return
         self._seen[id(x)] = x
         if isinstance(x, Tensor):
@@ -125,13 +129,16 @@ class Guards:
             for number, each in enumerate(x):
                 if not isinstance(each, _PLAIN):
                     self.watch(each, f"{name}[{number}]", depth + 1)
+            self._own(x, name, depth)
         elif isinstance(x, dict):
             self._content(x, name)
             for key in x:
                 self._read(self._items, x, key, f"{name}[{key!r}]", depth)
+            self._own(x, name, depth)
         elif isinstance(x, FunctionType):
             if is_library(x.__code__.co_filename):
                 self.watch(getattr(x, "__wrapped__", None), name, depth)  # if it is compiled
+                self._members(vars(x), vars(x), name, depth)
                 return
             for free, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
                 self._read(self._attributes, cell, "cell_contents", free, depth)
@@ -146,6 +153,13 @@ class Guards:
             self._iterators.append((x, _position(x), name))
         elif isinstance(x, np.random.Generator | np.random.RandomState):
             self._generators.append((x, _numbers_ahead(x), name))
+        elif isinstance(x, np.ndarray):
+            if x.nbytes <= _MOST_BYTES and not x.dtype.hasobject:
+                self._arrays.append((x, x.tobytes(), name))
+        elif isinstance(x, weakref.ref):
+            self.watch(x(), name, depth)
+        elif isinstance(x, BuiltinMethodType):
+            self.watch(x.__self__, name, depth)
         elif isinstance(x, MethodType):
             self.watch((x.__self__, x.__func__), name, depth)
         elif isinstance(x, property | staticmethod | classmethod):
@@ -160,11 +174,18 @@ class Guards:
             self._content(vars(x), name, ordered=False)
             self._members(vars(x), vars(x), name, depth, whole)
             self._class(type(x), name, depth, whole=whole)
-        elif not is_library(_file(type(x))):
+        elif not is_library(_file(type(x))) or type(x).__module__.startswith(_OPTIM):
+            self._attributes.add(x, "__class__", name)
             if type(getattr(x, "__dict__", None)) is dict:
                 self._content(vars(x), name)
                 self._members(vars(x), vars(x), name, depth)
             self._class(type(x), name, depth, x)
+
+    def _own(self, x: Any, name: str, depth: int) -> None:
+        """Watch the attributes of a list or dictionary of the user's own kind."""
+        if type(getattr(x, "__dict__", None)) is dict:
+            self._content(vars(x), name)
+            self._members(vars(x), vars(x), name, depth)
 
     def _read(self, reads: _Reads, where: Any, key: Any, name: str, depth: int) -> None:
         self.watch(reads.add(where, key, name), name, depth + 1)
@@ -280,6 +301,7 @@ class Guards:
                 and self._sizes.hold()
                 and all(map(operator.is_, chain.from_iterable(self._ordered), self._elements))
                 and all(_position(x) == position for x, position, _ in self._iterators)
+                and all(x.tobytes() == before for x, before, _ in self._arrays)
             ):
                 return ""
         except (KeyError, AttributeError, ValueError):  # something is missing
@@ -294,7 +316,8 @@ class Guards:
             self._elements[at : at + len(x)] = x
             at += len(x)
         iterators = (name for x, before, name in self._iterators if _position(x) != before)
-        return changed or next(iterators, "")
+        arrays = (name for x, before, name in self._arrays if x.tobytes() != before)
+        return changed or next(chain(iterators, arrays), "")
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -321,9 +344,10 @@ def _named(code: CodeType) -> set[str]:
 
 def _position(x: Any) -> Any:
     """Return what changes when an iterator is asked for its next element."""
-    if hasattr(x, "gi_frame"):
-        return x.gi_frame and x.gi_frame.f_lasti, x.gi_running
-    return x.__reduce__() if type(x).__module__ == "itertools" else operator.length_hint(x, -1)
+    if isinstance(x, count):
+        return x.__reduce__()
+    left = operator.length_hint(x, -1)
+    return object() if left < 0 else left  # of others nothing tells: they count as advanced
 
 
 def _numbers_ahead(x: Any) -> bytes:

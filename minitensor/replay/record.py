@@ -12,7 +12,7 @@ import functools
 import gc
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
@@ -44,32 +44,21 @@ _MADE = {  # functions whose tensors depend on their arguments alone
     for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
 } | {masks.causal_mask.__code__}
 _REFUSED = {
-    f.__code__: f"calls {f.__name__}"
-    for f in (
+    inspect.unwrap(function).__code__: f"calls {function.__name__}"
+    for function in (
         *(hooks.register_hook, hooks.register_post_accumulate_grad_hook, hooks.retain_grad),
-        *(grad_fn.register_hook, grad_fn.register_prehook, random.manual_seed),
-        Tensor.requires_grad_,
+        *(grad_fn.register_hook, grad_fn.register_prehook, Tensor.requires_grad_, clear_gradients),
+        *(random.manual_seed, set_num_threads, set_default_dtype, set_float32_matmul_precision),
+        LRScheduler.step,
+        # They read numbers beside the ops: what they say, or the size they give, may differ.
+        *(compare.allclose, compare.equal, is_nonzero, Tensor.__contains__, Tensor.__repr__),
+        *(index.nonzero, index.argwhere, order.unique, bins.unique_consecutive),
     )
 } | {
     getattr(Tensor, name).fset.__code__: f"sets {name}"
     for name in ("requires_grad", "data", "grad")
 }
-_REFUSED |= {
-    inspect.unwrap(function).__code__: f"calls {function.__name__}"
-    for function in (
-        *(clear_gradients, LRScheduler.step, set_num_threads),
-        *(set_default_dtype, set_float32_matmul_precision),
-    )
-}
-# Functions that read numbers beside the ops: what they say, or the shape they give, may differ
-_REFUSED |= {
-    inspect.unwrap(function).__code__: f"calls {function.__name__}"
-    for function in (
-        *(compare.allclose, compare.equal, order.unique, bins.unique_consecutive, index.nonzero),
-        *(index.argwhere, is_nonzero, Tensor.__repr__, Tensor.__contains__),
-    )
-}
-# Of tensors, what is no part of what a plan depends on
+# What the user's code may read of a tensor, and no plan depends on
 _READ = {
     getattr(Tensor, name).fget.__code__: name
     for name in ("grad", "is_leaf", "grad_fn", "_version", "_base")
@@ -80,7 +69,17 @@ _RELAYS = {
     getattr(Tensor, name).__code__: name
     for name in ("squeeze_", "unsqueeze_", "transpose_", "t_", "resize_", "resize_as_", "detach_")
 }
-_IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
+_IMPURE = {
+    "time",
+    "_random",
+    "random",
+    "posix",
+    "_io",
+    "_socket",
+    "secrets",
+    "_contextvars",
+    "_warnings",
+}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
@@ -316,6 +315,8 @@ class CallRecording(Recording):
     def _call(self, op: str, args: Any, kwargs: Any, outs: Any) -> None:
         if op not in OPS:
             self.refuse(f"{op} is computed outside of the ops")
+        elif any(isinstance(x, Tensor) for x in _settings(OPS[op], args, kwargs)):
+            self.refuse(f"a tensor is a setting of {OPS[op].op_name}")
         given = tuple(map(self._argument, args))
         options = {key: self._argument(x) for key, x in kwargs.items()}
         self._note(OPS.get(op), given, options, map(self._made, outs))
@@ -423,7 +424,8 @@ class CallRecording(Recording):
             return
         module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
         owner = type(getattr(function, "__self__", None)).__module__
-        if module in _IMPURE or owner in _IMPURE or owner.startswith("numpy.random"):
+        clock = getattr(getattr(function, "__self__", None), "__module__", "") == "datetime"
+        if clock or module in _IMPURE or owner in _IMPURE or owner.startswith("numpy.random"):
             self.refuse(f"it calls {name}, which differs each time")
         elif module == "builtins" and name in _PRINTS:
             self.refuse(f"it calls {name}")
@@ -431,8 +433,18 @@ class CallRecording(Recording):
             self.refuse("it computes with NumPy")
 
 
+def _settings(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield those arguments of an op that should be numbers."""
+    code, kinds = op.forward.__code__, op.forward.__annotations__
+    names = code.co_varnames[1 : code.co_argcount]
+    for name, x in (*zip(names, args, strict=False), *kwargs.items()):
+        kind = str(kinds.get(name, "Any"))
+        if "ndarray" not in kind and "Any" not in kind and "tuple" not in kind:
+            yield x
+
+
 def _history(t: Tensor) -> Any:
-    """Return where the gradient of a tensor goes: a node and the number of its result, or itself."""
+    """Return where a tensor's gradient goes: a node and the number of its result, or itself."""
     return t._edge or t
 
 

@@ -133,7 +133,7 @@ class Plan:
         for (place, returned), t in zip(self.returned, made, strict=True):
             t = t if place is None else tensors[place]
             found.append(t if returned.make is None else returned.make(t))
-        for (place, returned), t in zip(self.returned, found, strict=True):
+        for (_, returned), t in zip(self.returned, found, strict=True):
             if returned.base is not None:
                 at, functions, creation = returned.base
                 base = found[at]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..core import Tensor
 from ..recording import Ref, mapped
 from .addresses import NotReplayable
@@ -33,12 +35,14 @@ def _kind(x: Any, tensors: list[Tensor]) -> Any:
         array, grad = x._array, x._requires_grad if x._view is None else x.requires_grad
         counts = x._version_box is not None  # no tensor of inference_mode
         return kind, array.shape, array.strides, array.dtype, grad, counts
-    if kind is dict:
-        return dict, tuple(x), tuple([_kind(each, tensors) for each in x.values()])
     if isinstance(x, float | complex):
         return kind, repr(x)  # 0.0 is not -0.0, and NaN is NaN
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
+    if isinstance(x, tuple | list):
         return kind, tuple([_kind(each, tensors) for each in x])
+    if isinstance(x, dict):
+        return kind, tuple(x), tuple([_kind(each, tensors) for each in x.values()])
+    if isinstance(x, np.ndarray):
+        return kind, x.shape, x.dtype, x.tobytes() if not x.dtype.hasobject else object()
     return (kind, x) if isinstance(x, _PLAIN) else (kind, id(x))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...core import Op, Tensor, wrap
 from ...dtype import FLOATING, as_dtype, int64
+from ...kernels import parallel
 from .. import return_types
 from ..checks import axis_of, check_floating, check_tensors, numpy_names
 from ..convert import cast
@@ -107,6 +108,7 @@ class Cumprod(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, dim = ctx.saved
+        parallel.recording.miss()  # what is computed depends on the numbers
         if x._array.all():
             return (dy * y).flip(dim).cumsum(dim).flip(dim) / x
         if x._array.ndim == 0:
@@ -207,6 +209,7 @@ def _of_product(dy: Tensor, x: Tensor, y: Tensor, dim: int) -> Tensor:
     """Return the gradient of x from that of its product y along `dim`."""
     shape = x._array.shape
     dy = expand_reduced(dy, shape, (dim,))
+    parallel.recording.miss()  # what is computed depends on the numbers
     if x._array.all():
         return dy * expand_reduced(y, shape, (dim,)) / x
     return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
