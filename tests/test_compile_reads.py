@@ -1,4 +1,4 @@
-"""What a compiled call reads besides its arguments' numbers: all is as without `compile`."""
+"""Whatever a compiled call reads besides the numbers of its arguments is noticed when it changes."""
 
 from __future__ import annotations
 
