@@ -1,4 +1,4 @@
-"""Whatever a compiled call reads besides the numbers of its arguments is noticed when it changes."""
+"""Whatever a compiled call reads besides its arguments is noticed when it changes."""
 
 from __future__ import annotations
 

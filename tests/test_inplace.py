@@ -472,6 +472,17 @@ def test_a_retained_gradient_is_that_of_the_changed_tensor(
     assert y.grad.tolist() == [1, 1]
 
 
+def test_a_gradient_is_kept_in_the_shape_that_the_tensor_had() -> None:
+    """As in PyTorch: what changes the shape in place comes after it."""
+    x = mt.ones(2, 2, requires_grad=True)
+    y = x[:, :1] * 2
+    y.retain_grad()
+    y.transpose_(0, 1)
+    (y * mt.tensor([[3.0, 4.0]])).sum().backward()
+    assert y.grad.tolist() == [[3.0], [4.0]]
+    assert x.grad.tolist() == [[6.0, 0.0], [8.0, 0.0]]
+
+
 def test_retaining_twice_counts_once() -> None:
     y = leaf().clone()
     y.retain_grad()

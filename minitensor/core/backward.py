@@ -60,7 +60,7 @@ def add_to_grad(t: Tensor, g: Tensor, owned: bool = False) -> None:
     else:
         array = g._array
         if not owned or array.strides != t._array.strides:
-            array = np.empty_like(t._array)
+            array = np.empty_like(t._array if t._array.shape == array.shape else array)
             array[...] = g._array
         t._grad = wrap(array)
         t._grad._unread = True
