@@ -62,24 +62,14 @@ _REFUSED = {
 _READ = {
     getattr(Tensor, name).fget.__code__: name
     for name in ("grad", "is_leaf", "grad_fn", "_version", "_base")
-    if isinstance(getattr(Tensor, name), property)
 }
 # Methods that give a tensor another shape, memory or history, and not only numbers
 _RELAYS = {
     getattr(Tensor, name).__code__: name
     for name in ("squeeze_", "unsqueeze_", "transpose_", "t_", "resize_", "resize_as_", "detach_")
 }
-_IMPURE = {
-    "time",
-    "_random",
-    "random",
-    "posix",
-    "_io",
-    "_socket",
-    "secrets",
-    "_contextvars",
-    "_warnings",
-}
+_IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
+_IMPURE |= {"_contextvars", "_warnings"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
