@@ -69,8 +69,8 @@ widths: $(VENV)/test.installed
 
 # What a machine of many cores does: all work, however little, is cut for seven threads (tests/many_threads.py).
 threads: $(VENV)/test.installed
-	NUMBA_NUM_THREADS=7 PYTHONPATH=tests $(RUN) -m pytest -p many_threads -n auto --dist loadfile -m "not torch and not compiled" $(foreach \
-		name,$(CUT),tests/test_$(name).py) $(ARGS)
+	NUMBA_NUM_THREADS=7 PYTHONPATH=tests $(RUN) -m pytest -p many_threads -n auto --dist loadfile -m "not torch and not compiled" \
+		$(CUT:%=tests/test_%.py) $(ARGS)
 
 # Pictures, pages and the walkthrough; what runs in Graphviz, node and a real Chromium is skipped without them.
 pages: $(VENV)/test.installed $(VENV)/browser.installed

@@ -24,10 +24,11 @@ import numpy as np
 
 import minitensor as mt
 import minitensor.kernels
-from minitensor.core import OPS, Tensor, wrap
+from minitensor.core import OPS, wrap
 from minitensor.kernels.jit import most_threads
 from minitensor.kernels.matmul import matmul
 from minitensor.testing import leaves, samples
+from minitensor.testing.op import _as_type
 from minitensor.testing.samples import replaced
 
 
@@ -56,13 +57,6 @@ def bits(call: Any, args: list[Any], kwargs: dict[str, Any], dtype: Any) -> list
             out.backward(wrap(dy), retain_graph=True)
     found += [t.grad for t in tensors if t.grad is not None]
     return [t._array.tobytes() for t in found]
-
-
-def _as_type(t: Tensor, dtype: Any) -> Tensor:
-    array = np.array(t._array)
-    made: Tensor = wrap(array.astype(dtype) if array.dtype == np.float64 else array)
-    made._requires_grad = t.requires_grad
-    return made
 
 
 def check_ops(counts: list[int]) -> int:

@@ -43,6 +43,8 @@ from .compiled import Compiled
 class OptimizedModule(Module):
     """A module whose calls are compiled; its attributes are those of the module, `_orig_mod`."""
 
+    _orig_mod: Any
+
     def __init__(self, module: Module, **settings: Any) -> None:
         super().__init__()
         self._orig_mod = module
@@ -79,17 +81,13 @@ class OptimizedModule(Module):
         delattr(self._orig_mod, name)
 
     def __len__(self) -> int:
-        return len(self._wrapped)
+        return len(self._orig_mod)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._wrapped[index]
+        return self._orig_mod[index]
 
     def __iter__(self) -> Any:
-        return iter(self._wrapped)
-
-    @property
-    def _wrapped(self) -> Any:
-        return self._orig_mod
+        return iter(self._orig_mod)
 
 
 def compiled_calls(
